@@ -1,0 +1,64 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/fields.h"
+
+namespace dga::config {
+
+/// Where a value came from: a line of a file, `--set`, or the default.
+struct Origin {
+  std::string file;  // empty for a default; "--set" for the command line
+  int line = 0;
+};
+
+/// The merged YAML of a run, every value with its origin. Layers: included files in order, then the file itself,
+/// then --set assignments; mappings merge key by key, lists and scalars are replaced.
+class Document {
+ public:
+  /// Reads `path` and what its `include:` (a path or a list, relative to the file) names, then applies `assignments`
+  /// ("optimizer.weight_decay=0.1", the value is YAML). An empty path gives the assignments alone.
+  /// Throws a config error (exit code 3) with file and line for unreadable files, YAML syntax, include cycles,
+  /// duplicate keys and malformed assignments.
+  Document(const std::filesystem::path& path, const std::vector<std::string>& assignments);
+  ~Document();
+  Document(Document&&) noexcept;
+
+  /// Sets the fields of `value` from the document. Collects every unknown key, wrong type, number out of range and
+  /// broken rule, and throws them together as one config error, one line each:
+  ///     configs/a.yaml:12: attention.group_sise: unknown key; did you mean group_size?
+  template <class S>
+  void read_into(S& value) {
+    const std::unique_ptr<Fields> reader = make_reader();
+    reader->visit(value);
+    finish(*reader);
+  }
+
+  /// The struct as YAML with the origin of each value as a comment.
+  template <class S>
+  std::string print(S value) const {
+    std::string text;
+    const std::unique_ptr<Fields> printer = make_printer(text, /*with_origins=*/true);
+    value.fields(*printer);
+    return text;
+  }
+
+ private:
+  struct Impl;
+  std::unique_ptr<Fields> make_reader();
+  void finish(Fields& reader);
+  std::unique_ptr<Fields> make_printer(std::string& text, bool with_origins) const;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// The struct as plain YAML that reads back to the same values.
+std::string to_yaml(const std::function<void(Fields&)>& visit);
+
+/// Reference of all fields as a markdown table: name, type, default, bounds, meaning.
+std::string reference(const std::function<void(Fields&)>& visit);
+
+}  // namespace dga::config

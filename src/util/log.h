@@ -1,0 +1,37 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "util/error.h"
+
+/// Log lines go to stderr and, once add_file() was called, to the run's train.log.
+namespace dga::log {
+
+enum class Level { debug, info, warning, error };
+
+void set_level(Level level);
+/// Appends all further lines to `path` as well, with time stamps.
+void add_file(const std::filesystem::path& path);
+void write(Level level, const std::string& message);
+/// Shows `text` as the last line of the terminal, replaced by the next call; nothing where stderr is no terminal.
+void show_status(const std::string& text);
+
+template <class... T>
+void debug(const T&... parts) {
+  write(Level::debug, str(parts...));
+}
+template <class... T>
+void info(const T&... parts) {
+  write(Level::info, str(parts...));
+}
+template <class... T>
+void warning(const T&... parts) {
+  write(Level::warning, str(parts...));
+}
+template <class... T>
+void error(const T&... parts) {
+  write(Level::error, str(parts...));
+}
+
+}  // namespace dga::log
