@@ -1,0 +1,41 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "model/llama_config.h"
+
+namespace dga {
+
+/// RoPE's inverse frequencies [D/2] in fp32, step for step as transformers computes them, and the factor on cos and
+/// sin (1 but for YaRN).
+struct RopeFrequencies {
+  std::vector<float> inverse;
+  float attention_factor = 1.0F;
+};
+RopeFrequencies rope_frequencies(const LlamaConfig& config);
+
+/// cos and sin, each [1 or B, L, D] fp32, for apply_rope.
+struct RopeAngles {
+  at::Tensor cos, sin;
+};
+
+/// cos and sin of every position, grown to the longest length asked for.
+class RopeTable {
+ public:
+  RopeTable(const LlamaConfig& config, at::Device device);
+  /// Positions first .. first + length - 1: [1, length, D].
+  RopeAngles range(int64_t first, int64_t length);
+  /// Rows whose positions restart at each start: [B, L, D], or [1, L, D] where every row is one sequence.
+  RopeAngles rows(const std::vector<std::vector<int64_t>>& starts, int64_t length);
+
+ private:
+  void grow(int64_t length);
+  at::Tensor inverse_;  // [D/2]
+  float attention_factor_;
+  at::Tensor cos_, sin_;  // [positions, D]
+};
+
+}  // namespace dga

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "util/safetensors.h"
+
+namespace dga {
+
+using NamedTensors = std::map<std::string, at::Tensor>;
+
+/// A CPU tensor that shares the view's bytes (no copy): valid while the mapped file lives, and never to be written.
+at::Tensor tensor_of_view(const TensorView& view);
+
+/// The bytes of a contiguous CPU tensor as a view; valid while the tensor lives.
+TensorView view_of_tensor(const at::Tensor& tensor);
+
+/// Writes and syncs tensors of any device as one safetensors file (not atomically, like write_safetensors).
+void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors,
+                   const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+
+/// All tensors of a safetensors file, copied into memory of their own on the CPU. Throws as SafetensorsFile does.
+NamedTensors read_tensors(const std::filesystem::path& path);
+
+}  // namespace dga
