@@ -1,0 +1,19 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "eval/perplexity.h"
+
+namespace dga {
+
+/// The result with every number that others need to repeat it; fields that do not apply are null.
+nlohmann::json eval_json(const EvalResult& result);
+
+/// Rows under one header, one row a context length: context, attention, visible pairs a token, scored tokens, stride,
+/// NLL, perplexity, bits per byte and "looks ahead". Takes results as eval_json writes them, so that results of several
+/// runs can stand in one table. Throws an input error for JSON that is no such result.
+std::string eval_table(const std::vector<nlohmann::json>& results);
+
+}  // namespace dga
