@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "config/fields.h"
+#include "loss/config.h"
+#include "util/log.h"
+
+namespace dga {
+
+enum class Precision { fp32, bf16 };
+inline auto enum_names(Precision) {
+  return config::names<Precision>({{Precision::fp32, "fp32"}, {Precision::bf16, "bf16"}});
+}
+
+enum class RecomputeKind { none, block };
+inline auto enum_names(RecomputeKind) {
+  return config::names<RecomputeKind>({{RecomputeKind::none, "none"}, {RecomputeKind::block, "block"}});
+}
+
+/// Which steps leave the weights alone because their gradient stands out: norm > factor * median of the last `window`
+/// norms, once `min_steps` are known. Every finite norm enters the window, skipped or not, so that a lasting change of
+/// scale is accepted after half a window.
+struct OutlierConfig {
+  double factor = 0;
+  int64_t window = 128;
+  int64_t min_steps = 32;
+
+  void fields(config::Fields& f);
+  void check(config::Checker& c) const;
+};
+
+/// Section `train`.
+struct TrainConfig {
+  int64_t steps = 1000;
+  int64_t global_batch_size = 8;
+  int64_t micro_batch_size = 1;
+  Precision dtype = Precision::fp32;
+  RecomputeKind recompute = RecomputeKind::none;
+  std::vector<std::string> trainable = {"*"};
+  LossConfig loss;
+  OutlierConfig skip_outliers;
+  bool deterministic = false;
+
+  void fields(config::Fields& f);
+  void check(config::Checker& c) const;
+};
+
+/// Section `parallel`.
+struct ParallelConfig {
+  int64_t threads = 0;
+
+  void fields(config::Fields& f);
+};
+
+namespace log {
+inline auto enum_names(Level) {
+  return config::names<Level>(
+      {{Level::debug, "debug"}, {Level::info, "info"}, {Level::warning, "warning"}, {Level::error, "error"}});
+}
+}  // namespace log
+
+/// Section `log`.
+struct LogConfig {
+  int64_t every_steps = 10;
+  log::Level level = log::Level::info;
+
+  void fields(config::Fields& f);
+};
+
+}  // namespace dga
