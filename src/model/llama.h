@@ -29,12 +29,12 @@ struct NamedParameter {
 
 /// Weights and attention of one decoder layer.
 struct LlamaBlock {
-  at::Tensor input_norm, post_attention_norm;           // [hidden]
-  at::Tensor q_proj;                                    // [H * D, hidden]
-  at::Tensor k_proj, v_proj;                            // [G * D, hidden]
-  at::Tensor o_proj;                                    // [hidden, H * D]
-  at::Tensor gate_proj, up_proj;                        // [intermediate, hidden]
-  at::Tensor down_proj;                                 // [hidden, intermediate]
+  at::Tensor input_norm, post_attention_norm;  // [hidden]
+  at::Tensor q_proj;                           // [H * D, hidden]
+  at::Tensor k_proj, v_proj;                   // [G * D, hidden]
+  at::Tensor o_proj;                           // [hidden, H * D]
+  at::Tensor gate_proj, up_proj;               // [intermediate, hidden]
+  at::Tensor down_proj;                        // [hidden, intermediate]
   std::unique_ptr<Attention> attention;
 };
 
@@ -60,7 +60,8 @@ class Llama {
 
   /// tokens [B, L] int64 -> hidden states after the final norm [B, L, hidden]. Positions restart at each start of the
   /// layout. Gradients of Recompute::block are bit-identical to Recompute::none on the CPU.
-  at::Tensor forward(const at::Tensor& tokens, const SequenceLayout& layout, Recompute recompute = Recompute::none) const;
+  at::Tensor forward(const at::Tensor& tokens, const SequenceLayout& layout,
+                     Recompute recompute = Recompute::none) const;
 
   /// An empty cache. Throws a config error naming the rule for attention that cannot decode.
   ModelCache make_cache() const;
@@ -87,7 +88,7 @@ class Llama {
         at::Device device);
 
   LlamaConfig config_;
-  at::Tensor embedding_;   // [V, hidden]
+  at::Tensor embedding_;  // [V, hidden]
   std::vector<LlamaBlock> blocks_;
   at::Tensor final_norm_;  // [hidden]
   at::Tensor lm_head_;     // [V, hidden]; undefined where tied

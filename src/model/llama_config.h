@@ -40,14 +40,15 @@ struct LlamaConfig {
   double rope_theta = 10000.0;
   RopeScaling rope_scaling;
   bool tie_word_embeddings = false;
-  std::optional<int64_t> bos_token_id;      // kept for config.json; the tokenizer decides what the data holds
-  std::vector<int64_t> eos_token_id;        // none, one or several
+  std::optional<int64_t> bos_token_id;  // kept for config.json; the tokenizer decides what the data holds
+  std::vector<int64_t> eos_token_id;    // none, one or several
   std::optional<int64_t> pad_token_id;
   bool operator==(const LlamaConfig&) const = default;
 
   /// Number of weights; a tied output layer counts once.
   int64_t parameter_count() const;
-  /// Weights that multiply each token: all but the norms and the input embedding (a tied one counts as the output layer).
+  /// Weights that multiply each token: all but the norms and the input embedding (a tied one counts as the output
+  /// layer).
   int64_t matmul_parameter_count() const;
 };
 

@@ -1,0 +1,43 @@
+#include "tensor/tensor_file.h"
+
+#include <ATen/ATen.h>
+
+#include "tensor/dtype.h"
+#include "util/error.h"
+
+namespace dga {
+
+at::Tensor tensor_of_view(const TensorView& view) {
+  const auto options = at::TensorOptions().dtype(dtype_of_safetensors(view.dtype));
+  if (view.bytes.empty()) return at::empty(view.shape, options);
+  // from_blob takes a mutable pointer; the mapping is read-only, so a write would end the process.
+  return at::from_blob(const_cast<std::byte*>(view.bytes.data()), view.shape, options);
+}
+
+TensorView view_of_tensor(const at::Tensor& tensor) {
+  DGA_CHECK(tensor.device().is_cpu() && tensor.is_contiguous(),
+            "only contiguous CPU tensors have a view of their bytes");
+  return {safetensors_name(tensor.scalar_type()),
+          tensor.sizes().vec(),
+          {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}};
+}
+
+void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors,
+                   const std::map<std::string, std::string>& metadata) {
+  NamedTensors host;  // keeps the bytes alive that the views name
+  std::map<std::string, TensorView> views;
+  for (const auto& [name, tensor] : tensors) {
+    const at::Tensor& copy = host[name] = tensor.detach().to(at::kCPU).contiguous();
+    views.emplace(name, view_of_tensor(copy));
+  }
+  write_safetensors(path, views, metadata);
+}
+
+NamedTensors read_tensors(const std::filesystem::path& path) {
+  const SafetensorsFile file(path);
+  NamedTensors tensors;
+  for (const auto& [name, view] : file.tensors()) tensors.emplace(name, tensor_of_view(view).clone());
+  return tensors;
+}
+
+}  // namespace dga
