@@ -88,7 +88,7 @@ class Fields {
   virtual void field(const char* name, std::optional<double>& value, const char* doc, Range range = any()) = 0;
 
   template <class E>
-    requires std::is_enum_v<E>
+  requires std::is_enum_v<E>
   void field(const char* name, E& value, const char* doc) {
     std::vector<std::string> choices;
     size_t index = 0;
