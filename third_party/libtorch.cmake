@@ -40,7 +40,7 @@ if(DGA_CUDA)
   add_library(dga_torch_cuda INTERFACE)
   add_library(dga::torch_cuda ALIAS dga_torch_cuda)
   # The wheel's nccl and cudnn headers match its libraries; they go before any system copy.
-  target_include_directories(dga_torch_cuda BEFORE SYSTEM INTERFACE
+  target_include_directories(dga_torch_cuda SYSTEM BEFORE INTERFACE
     "${DGA_SITE_PACKAGES}/nvidia/nccl/include" "${DGA_SITE_PACKAGES}/nvidia/cudnn/include")
   target_compile_definitions(dga_torch_cuda INTERFACE USE_C10D_NCCL USE_NVSHMEM)
   target_link_libraries(dga_torch_cuda INTERFACE dga_torch

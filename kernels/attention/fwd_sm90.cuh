@@ -1,0 +1,329 @@
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include "attention/ranges.cuh"
+#include "common/hopper.cuh"
+#include "common/wgmma.cuh"
+
+// Forward kernel for Hopper. A block owns 128 queries of one head: one producer warpgroup streams key and value tiles
+// with bulk tensor copies, two consumer warpgroups hold 64 queries each. Within a warpgroup the product Q K^T of the
+// next tile and P V of this one run while the softmax is computed; across the two, named barriers let the softmax of one
+// run under the products of the other.
+namespace dga::attention {
+
+template <int kHeadDim>
+struct ForwardTile {
+  static constexpr int kBlockM = 128;  // queries a block: 64 a consumer warpgroup, what one wgmma takes
+  static constexpr int kBlockN = 128;  // keys a tile: 64 + 64 + 32 accumulator and operand registers a thread at D = 128
+  static constexpr int kStages = 2;    // two tiles of K and V in flight: 128 KiB at D = 128
+  static constexpr int kConsumers = 2;
+  static constexpr int kThreads = 128 * (kConsumers + 1);
+  static constexpr int kColumnBlocks = kHeadDim / 64;  // a swizzled row is 128 bytes, 64 elements
+};
+
+template <int kHeadDim>
+struct ForwardShared {
+  using Tile = ForwardTile<kHeadDim>;
+  alignas(1024) __nv_bfloat16 query[Tile::kColumnBlocks][Tile::kBlockM][64];  // reused for the output
+  alignas(1024) __nv_bfloat16 key[Tile::kStages][Tile::kColumnBlocks][Tile::kBlockN][64];
+  alignas(1024) __nv_bfloat16 value[Tile::kStages][Tile::kColumnBlocks][Tile::kBlockN][64];
+  alignas(128) float bias[Tile::kStages][Tile::kBlockN];
+  uint64_t query_full;
+  uint64_t key_full[Tile::kStages], key_empty[Tile::kStages];
+  uint64_t value_full[Tile::kStages], value_empty[Tile::kStages];
+};
+
+struct ForwardArgs {
+  CUtensorMap query, compact_key, compact_value, second_key, second_value, bias, output;
+  Bounds bounds;
+  float* log_sum_exp;
+  int length, heads, kv_heads, query_tiles, heads_per_section;
+  float scale_log2;  // scale * log2(e)
+};
+
+struct BlockWork {
+  int tile, head, kv_head, batch;
+};
+
+/// Heads are taken in sections whose keys and values stay in L2; within a section the longest query tiles come first.
+__device__ __forceinline__ BlockWork block_work(const ForwardArgs& args, int index) {
+  const int section_blocks = args.query_tiles * args.heads_per_section;
+  const int section = index / section_blocks;
+  const int within = index - section * section_blocks;
+  const int batch_head = section * args.heads_per_section + within % args.heads_per_section;
+  const int batch = batch_head / args.heads;
+  const int head = batch_head - batch * args.heads;
+  return {args.query_tiles - 1 - within / args.heads_per_section, head, head / (args.heads / args.kv_heads), batch};
+}
+
+template <int kHeadDim, bool kBias>
+__device__ __forceinline__ void produce(const ForwardArgs& args, ForwardShared<kHeadDim>& shared, const BlockWork& work,
+                                        const KeyTiles<128>& tiles) {
+  using Tile = ForwardTile<kHeadDim>;
+  constexpr uint32_t kTileBytes = Tile::kBlockN * kHeadDim * sizeof(__nv_bfloat16);
+  sm90::barrier_arrive_expect_bytes(&shared.query_full, Tile::kBlockM * kHeadDim * sizeof(__nv_bfloat16));
+  for (int block = 0; block < Tile::kColumnBlocks; ++block) {
+    for (int half = 0; half < 2; ++half) {
+      sm90::tensor_load(&shared.query[block][half * 64][0], &args.query, &shared.query_full, block * 64,
+                        work.tile * Tile::kBlockM + half * 64, work.head, work.batch);
+    }
+  }
+  const int count = tiles.count();
+  for (int i = 0; i < count; ++i) {
+    const int stage = i % Tile::kStages;
+    const uint32_t empty_parity = (i / Tile::kStages + 1) & 1;
+    const KeyTile tile = tiles[i];
+    sm90::barrier_wait(&shared.key_empty[stage], empty_parity);
+    sm90::barrier_arrive_expect_bytes(&shared.key_full[stage],
+                                      kTileBytes + (kBias && tile.compact ? Tile::kBlockN * sizeof(float) : 0));
+    for (int block = 0; block < Tile::kColumnBlocks; ++block) {
+      sm90::tensor_load(&shared.key[stage][block][0][0], tile.compact ? &args.compact_key : &args.second_key,
+                        &shared.key_full[stage], block * 64, tile.start, work.kv_head, work.batch);
+    }
+    if (kBias && tile.compact) {
+      sm90::tensor_load(&shared.bias[stage][0], &args.bias, &shared.key_full[stage], tile.start, work.kv_head, work.batch,
+                        0);
+    }
+    sm90::barrier_wait(&shared.value_empty[stage], empty_parity);
+    sm90::barrier_arrive_expect_bytes(&shared.value_full[stage], kTileBytes);
+    for (int block = 0; block < Tile::kColumnBlocks; ++block) {
+      sm90::tensor_load(&shared.value[stage][block][0][0], tile.compact ? &args.compact_value : &args.second_value,
+                        &shared.value_full[stage], block * 64, tile.start, work.kv_head, work.batch);
+    }
+  }
+}
+
+/// Running softmax of the two rows a thread holds. Scores are kept unscaled; exponents are base 2.
+struct RowState {
+  float maximum[2] = {-INFINITY, -INFINITY};
+  float sum[2] = {0, 0};  // of this thread's columns only; reduced over the four threads of a row at the end
+};
+
+__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+template <bool kBias>
+__device__ __forceinline__ void adjust_scores(float (&scores)[64], const KeyTile& tile, const RowBounds (&rows)[2],
+                                              const float* bias, float inverse_scale_log2) {
+  const int column = 2 * (threadIdx.x % 4);
+  if (kBias && tile.compact) {
+    // Scores are multiplied by the scale inside the exponential, so the bias is divided by it here.
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      const float2 pair = *reinterpret_cast<const float2*>(bias + 8 * i + column);
+      scores[4 * i] += pair.x * inverse_scale_log2;
+      scores[4 * i + 1] += pair.y * inverse_scale_log2;
+      scores[4 * i + 2] += pair.x * inverse_scale_log2;
+      scores[4 * i + 3] += pair.y * inverse_scale_log2;
+    }
+  }
+  if (tile.full) return;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int begin = (tile.compact ? rows[r].first_begin : rows[r].second_begin) - tile.start - column;
+    const int end = (tile.compact ? rows[r].first_end : rows[r].second_end) - tile.start - column;
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      if (8 * i < begin || 8 * i >= end) scores[4 * i + 2 * r] = -INFINITY;
+      if (8 * i + 1 < begin || 8 * i + 1 >= end) scores[4 * i + 2 * r + 1] = -INFINITY;
+    }
+  }
+}
+
+/// Turns scores into probabilities relative to the new maxima; returns in `correction` what older sums are multiplied by.
+__device__ __forceinline__ void softmax_tile(float (&scores)[64], RowState& state, float (&correction)[2],
+                                             float scale_log2) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    float maximum = state.maximum[r];
+#pragma unroll
+    for (int i = 0; i < 16; ++i) maximum = fmaxf(maximum, fmaxf(scores[4 * i + 2 * r], scores[4 * i + 2 * r + 1]));
+    maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffff, maximum, 1));
+    maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffff, maximum, 2));
+    // A row that has seen nothing yet keeps -infinity; subtracting zero instead leaves its probabilities zero.
+    const float offset = maximum == -INFINITY ? 0.0f : maximum * scale_log2;
+    correction[r] = exp2f(state.maximum[r] * scale_log2 - offset);
+    state.maximum[r] = maximum;
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      scores[4 * i + 2 * r] = exp2f(fmaf(scores[4 * i + 2 * r], scale_log2, -offset));
+      scores[4 * i + 2 * r + 1] = exp2f(fmaf(scores[4 * i + 2 * r + 1], scale_log2, -offset));
+      sum += scores[4 * i + 2 * r] + scores[4 * i + 2 * r + 1];
+    }
+    state.sum[r] = state.sum[r] * correction[r] + sum;
+  }
+}
+
+template <int kHeadDim, bool kBias>
+__device__ __forceinline__ void consume(const ForwardArgs& args, ForwardShared<kHeadDim>& shared, const BlockWork& work,
+                                        const KeyTiles<128>& tiles, int consumer) {
+  using Tile = ForwardTile<kHeadDim>;
+  constexpr int kOutputs = kHeadDim / 2;
+  constexpr uint32_t kBlockBytes = Tile::kBlockN * 128;
+  const int thread = threadIdx.x % 128;
+  const int local_row = consumer * 64 + thread / 32 * 16 + thread % 32 / 4;
+  const int64_t bounds_offset = (static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.length;
+  RowBounds rows[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    rows[r] = load_bounds(args.bounds, bounds_offset, min(work.tile * Tile::kBlockM + local_row + 8 * r, args.length - 1));
+  }
+
+  float scores[64], output[kOutputs], correction[2];
+  uint32_t probabilities[32];
+  RowState state;
+  const float inverse_scale_log2 = kBias ? 1.4426950408889634f / args.scale_log2 : 0.0f;
+
+  const auto issue_scores = [&](int stage) {
+    const uint64_t query = sm90::descriptor_k_major(&shared.query[0][consumer * 64][0]);
+    const uint64_t key = sm90::descriptor_k_major(&shared.key[stage][0][0][0]);
+#pragma unroll
+    for (int k = 0; k < kHeadDim / 16; ++k) {
+      const uint32_t query_offset = k / 4 * (Tile::kBlockM * 128) + k % 4 * 32;
+      const uint32_t key_offset = k / 4 * kBlockBytes + k % 4 * 32;
+      sm90::wgmma_ss<0>(scores, sm90::descriptor_advance(query, query_offset), sm90::descriptor_advance(key, key_offset),
+                        k != 0);
+    }
+    sm90::wgmma_commit();
+  };
+  const auto issue_output = [&](int stage, bool accumulate) {
+    const uint64_t value = sm90::descriptor_mn_major(&shared.value[stage][0][0][0], kBlockBytes);
+#pragma unroll
+    for (int k = 0; k < Tile::kBlockN / 16; ++k) {
+      sm90::wgmma_rs<1>(output, probabilities[4 * k], probabilities[4 * k + 1], probabilities[4 * k + 2],
+                        probabilities[4 * k + 3], sm90::descriptor_advance(value, k * 2048), accumulate || k != 0);
+    }
+    sm90::wgmma_commit();
+  };
+  const auto pack_probabilities = [&] {
+#pragma unroll
+    for (int i = 0; i < 32; ++i) probabilities[i] = pack_bf16(scores[2 * i], scores[2 * i + 1]);
+  };
+
+  if (consumer == 1) sm90::named_barrier_arrive(1, 256);
+  const int count = tiles.count();
+  sm90::barrier_wait(&shared.query_full, 0);
+  sm90::barrier_wait(&shared.key_full[0], 0);
+  sm90::wgmma_fence();
+  issue_scores(0);
+  sm90::wgmma_wait<0>();
+  sm90::fence_registers(scores);
+  adjust_scores<kBias>(scores, tiles[0], rows, shared.bias[0], inverse_scale_log2);
+  if (thread == 0) sm90::barrier_arrive(&shared.key_empty[0]);
+  softmax_tile(scores, state, correction, args.scale_log2);
+  pack_probabilities();
+#pragma unroll
+  for (int i = 0; i < kOutputs; ++i) output[i] = 0;
+
+  for (int i = 1; i < count; ++i) {
+    const int stage = i % Tile::kStages, previous = (i - 1) % Tile::kStages;
+    sm90::barrier_wait(&shared.key_full[stage], i / Tile::kStages & 1);
+    sm90::named_barrier_sync(1 + consumer, 256);
+    sm90::fence_registers(scores);
+    sm90::fence_registers(output);
+    sm90::fence_registers(probabilities);
+    sm90::wgmma_fence();
+    issue_scores(stage);
+    sm90::barrier_wait(&shared.value_full[previous], (i - 1) / Tile::kStages & 1);
+    issue_output(previous, true);
+    sm90::named_barrier_arrive(2 - consumer, 256);
+    sm90::wgmma_wait<1>();
+    sm90::fence_registers(scores);
+    const KeyTile tile = tiles[i];
+    if (!tile.full || (kBias && tile.compact)) {
+      adjust_scores<kBias>(scores, tile, rows, shared.bias[stage], inverse_scale_log2);
+    }
+    if (thread == 0) sm90::barrier_arrive(&shared.key_empty[stage]);
+    softmax_tile(scores, state, correction, args.scale_log2);
+    sm90::wgmma_wait<0>();
+    sm90::fence_registers(output);
+    sm90::fence_registers(probabilities);
+    if (thread == 0) sm90::barrier_arrive(&shared.value_empty[previous]);
+    pack_probabilities();
+#pragma unroll
+    for (int j = 0; j < kOutputs; ++j) output[j] *= correction[j / 2 % 2];
+  }
+  const int last = (count - 1) % Tile::kStages;
+  sm90::barrier_wait(&shared.value_full[last], (count - 1) / Tile::kStages & 1);
+  sm90::fence_registers(output);
+  sm90::fence_registers(probabilities);
+  sm90::wgmma_fence();
+  issue_output(last, true);
+  sm90::wgmma_wait<0>();
+  sm90::fence_registers(output);
+
+  const int64_t lse_offset = (static_cast<int64_t>(work.batch) * args.heads + work.head) * args.length;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    float sum = state.sum[r];
+    sum += __shfl_xor_sync(0xffffffff, sum, 1);
+    sum += __shfl_xor_sync(0xffffffff, sum, 2);
+    const int row = work.tile * Tile::kBlockM + local_row + 8 * r;
+    if (thread % 4 == 0 && row < args.length) {
+      args.log_sum_exp[lse_offset + row] = (state.maximum[r] * args.scale_log2 + log2f(sum)) * 0.6931471805599453f;
+    }
+    correction[r] = 1.0f / sum;
+  }
+  // The warpgroup's own query rows are free now; the output takes their place in the same swizzled form.
+  __nv_bfloat16* staging = &shared.query[0][consumer * 64][0];
+  const int staged_row = thread / 32 * 16 + thread % 32 / 4;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = staged_row + 8 * r;
+#pragma unroll
+    for (int i = 0; i < kHeadDim / 8; ++i) {
+      const int chunk = i % 8 ^ row % 8;
+      __nv_bfloat16* target = staging + i / 8 * (Tile::kBlockM * 64) + row * 64 + chunk * 8 + 2 * (thread % 4);
+      *reinterpret_cast<uint32_t*>(target) =
+          pack_bf16(output[4 * i + 2 * r] * correction[r], output[4 * i + 2 * r + 1] * correction[r]);
+    }
+  }
+  sm90::fence_async_proxy();
+  sm90::named_barrier_sync(3 + consumer, 128);
+  if (thread == 0) {
+    for (int block = 0; block < Tile::kColumnBlocks; ++block) {
+      sm90::tensor_store(&args.output, &shared.query[block][consumer * 64][0], block * 64,
+                         work.tile * Tile::kBlockM + consumer * 64, work.head, work.batch);
+    }
+    sm90::tensor_store_commit();
+    sm90::tensor_store_wait_read();
+  }
+}
+
+template <int kHeadDim, bool kBias>
+__global__ void __launch_bounds__(ForwardTile<kHeadDim>::kThreads, 1)
+    forward_kernel(const __grid_constant__ ForwardArgs args) {
+  using Tile = ForwardTile<kHeadDim>;
+  extern __shared__ uint8_t shared_bytes[];
+  auto& shared = *reinterpret_cast<ForwardShared<kHeadDim>*>((reinterpret_cast<uintptr_t>(shared_bytes) + 1023) & ~uintptr_t{1023});
+  const BlockWork work = block_work(args, blockIdx.x);
+  if (threadIdx.x == 0) {
+    sm90::barrier_init(&shared.query_full, 1);
+    for (int stage = 0; stage < Tile::kStages; ++stage) {
+      sm90::barrier_init(&shared.key_full[stage], 1);
+      sm90::barrier_init(&shared.value_full[stage], 1);
+      sm90::barrier_init(&shared.key_empty[stage], Tile::kConsumers);
+      sm90::barrier_init(&shared.value_empty[stage], Tile::kConsumers);
+    }
+    sm90::barrier_init_fence();
+  }
+  const int64_t bounds_offset = (static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.length;
+  const int first_row = work.tile * Tile::kBlockM;
+  const KeyTiles<Tile::kBlockN> tiles(
+      load_bounds(args.bounds, bounds_offset, first_row),
+      load_bounds(args.bounds, bounds_offset, min(first_row + Tile::kBlockM, args.length) - 1));
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    sm90::register_dealloc<24>();
+    if (threadIdx.x == 0) produce<kHeadDim, kBias>(args, shared, work, tiles);
+  } else {
+    sm90::register_alloc<240>();
+    consume<kHeadDim, kBias>(args, shared, work, tiles, threadIdx.x / 128 - 1);
+  }
+}
+
+}  // namespace dga::attention

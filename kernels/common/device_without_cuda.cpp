@@ -1,0 +1,11 @@
+#include "kernels/common/device.h"
+
+namespace dga::kernels {
+
+bool built_with_cuda() { return false; }
+
+std::string compiled_architectures() { return ""; }
+
+DeviceList list_devices() { return {{}, "built without CUDA"}; }
+
+}  // namespace dga::kernels
