@@ -15,9 +15,9 @@ struct GenerateOptions {
   SamplingOptions sampling;
 };
 
-/// Continues `prompt` (at least one token) with the KV cache and returns the new tokens; `on_token` sees each as soon as
-/// it is drawn. Throws a config error naming the rule where the model's attention cannot decode, an input error for an
-/// empty prompt or an id beyond the vocabulary.
+/// Continues `prompt` (at least one token) with the KV cache and returns the new tokens; `on_token` sees each as soon
+/// as it is drawn. Throws a config error naming the rule where the model's attention cannot decode, an input error for
+/// an empty prompt or an id beyond the vocabulary.
 std::vector<int32_t> generate(const Llama& model, const std::vector<int32_t>& prompt, const GenerateOptions& options,
                               const std::function<void(int32_t)>& on_token = {});
 

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 #include <functional>
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,9 +17,9 @@ namespace dga {
 
 /// Rows of equal length that one forward pass scores.
 struct WindowBatch {
-  at::Tensor tokens;                  // [B, L] int64 on the CPU
-  std::vector<int64_t> first_token;   // per row: its first token's number in the text; keys random selection
-  int64_t first_scored = 1;           // positions before it are context only; at least 1
+  at::Tensor tokens;                 // [B, L] int64 on the CPU
+  std::vector<int64_t> first_token;  // per row: its first token's number in the text; keys random selection
+  int64_t first_scored = 1;          // positions before it are context only; at least 1
 };
 
 /// Log-probabilities [B, L - first_scored], on the CPU, of the tokens from first_scored on given all before them in the
@@ -35,13 +35,13 @@ struct LengthResult {
   int64_t context_length = 0;
   int64_t stride = 0;
   int64_t windows = 0;
-  int64_t tokens_scored = 0;                          // a token counts as often as it was scored
-  double nll = 0.0;                                   // mean over scored tokens
-  double perplexity = 0.0;                            // exp(nll)
-  std::optional<double> document_perplexity_mean;     // per_document: mean over documents of exp(the document's nll)
-  int64_t documents_scored = 0;                       // sequences with at least one scored token
-  std::optional<double> bits_per_byte;                // absent without a tokenizer
-  std::optional<double> visible_pairs_per_token;      // mean over the layers, one head, at the full context length
+  int64_t tokens_scored = 0;                       // a token counts as often as it was scored
+  double nll = 0.0;                                // mean over scored tokens
+  double perplexity = 0.0;                         // exp(nll)
+  std::optional<double> document_perplexity_mean;  // per_document: mean over documents of exp(the document's nll)
+  int64_t documents_scored = 0;                    // sequences with at least one scored token
+  std::optional<double> bits_per_byte;             // absent without a tokenizer
+  std::optional<double> visible_pairs_per_token;   // mean over the layers, one head, at the full context length
   double seconds = 0.0;
 };
 
@@ -50,7 +50,8 @@ struct EvalResult {
   EvalProtocol protocol = EvalProtocol::sliding;
   bool per_document = false;
   bool truncate_to_context = false;
-  std::string attention;     // kind, rule and settings in a few words
+  std::string attention;  // see attention_label
+  nlohmann::json attention_settings;
   bool looks_ahead = false;  // scores used later tokens: not the perplexity of decoding
   int64_t text_documents = 0;
   int64_t text_tokens = 0;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -16,11 +17,22 @@ struct EvalText {
   int64_t documents = 0;
   int64_t skipped_documents = 0;  // shorter than eval.min_document_tokens, or empty
   int64_t tokens = 0;             // over all sequences
-  bool truncated_to_context = false;  // each sequence is to be cut at the context length
 };
 
-/// Reads the text of eval.sources. `tokenizer` may be null for token bins. Throws a config error without sources and an
-/// input error where no document is left.
+/// Token ids put around a document, where there are such.
+struct DocumentEnds {
+  std::optional<int32_t> bos, eos;
+};
+
+/// The next document's tokens without BOS and EOS; nothing at the end.
+using NextDocument = std::function<std::optional<std::vector<int32_t>>()>;
+
+/// Takes documents as `config` says (lengths, limits, cuts) until there are enough; `ends` are used only as far as
+/// eval.bos and eval.eos ask for them. Throws an input error where no document is left.
+EvalText make_eval_text(const EvalConfig& config, const NextDocument& next_document, const DocumentEnds& ends);
+
+/// The same for the documents of eval.sources. `tokenizer` may be null for token bins, which then get no BOS and EOS.
+/// Throws a config error without sources.
 EvalText read_eval_text(const EvalConfig& eval, const DataConfig& data, const Tokenizer* tokenizer);
 
 /// Bytes of text that each token id stands for (0 for BOS, EOS and other control pieces), to turn a loss a token into
@@ -28,8 +40,8 @@ EvalText read_eval_text(const EvalConfig& eval, const DataConfig& data, const To
 std::vector<int32_t> token_byte_table(const Tokenizer& tokenizer);
 
 /// Entropies in nats of the empirical distributions of the text's own tokens: -sum p(a) ln p(a), and
-/// -sum p(a, b) ln p(b | a) over the adjacent pairs of each sequence. Nothing is held out or smoothed, so they are what a
-/// table of frequencies fitted to this very text would reach: a low bar for unigrams, and for bigrams a bar that the
+/// -sum p(a, b) ln p(b | a) over the adjacent pairs of each sequence. Nothing is held out or smoothed, so they are what
+/// a table of frequencies fitted to this very text would reach: a low bar for unigrams, and for bigrams a bar that the
 /// many pairs seen once make lower (harder) the shorter the text is.
 struct TextEntropy {
   double unigram = 0.0;

@@ -1,0 +1,209 @@
+#include "eval/perplexity.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "eval/attention_label.h"
+#include "eval/windows.h"
+#include "loss/linear_cross_entropy.h"
+#include "model/weights_io.h"
+#include "util/log.h"
+#include "util/timer.h"
+
+namespace dga {
+namespace {
+
+constexpr int64_t kLogitChunkTokens = 1024;
+
+/// A window of one of the text's sequences.
+struct PlacedWindow {
+  size_t sequence = 0;
+  int64_t sequence_start = 0;  // number of the sequence's first token in the whole text
+  Window window;
+};
+
+/// Sums of one sequence.
+struct Sums {
+  double nll = 0.0;
+  int64_t tokens = 0;
+};
+
+std::vector<PlacedWindow> place_windows(const EvalConfig& config, const EvalText& text, int64_t context_length) {
+  const int64_t stride = config.stride_for(context_length);
+  std::vector<PlacedWindow> placed;
+  int64_t sequence_start = 0;
+  for (size_t s = 0; s < text.sequences.size(); ++s) {
+    const int64_t size = static_cast<int64_t>(text.sequences[s].size());
+    const int64_t used = config.truncate_to_context ? std::min(size, context_length) : size;
+    for (const Window& window : plan_windows(config.protocol, used, context_length, stride)) {
+      placed.push_back({s, sequence_start, window});
+    }
+    sequence_start += size;
+  }
+  if (placed.empty()) {
+    fail(ExitCode::config, "eval: no window of ", context_length, " tokens scores anything: the text has ", text.tokens,
+         " tokens in ", text.sequences.size(), config.per_document ? " documents" : " stream");
+  }
+  return placed;
+}
+
+/// Whether both windows may stand in one batch.
+bool same_shape(const Window& a, const Window& b) {
+  return a.length == b.length && a.first_scored - a.start == b.first_scored - b.start;
+}
+
+WindowBatch make_batch(const EvalText& text, const std::vector<PlacedWindow>& placed, size_t first, size_t last) {
+  const Window& shape = placed[first].window;
+  WindowBatch batch;
+  batch.first_scored = shape.first_scored - shape.start;
+  batch.tokens = at::empty({static_cast<int64_t>(last - first), shape.length}, at::kLong);
+  int64_t* out = batch.tokens.data_ptr<int64_t>();
+  for (size_t i = first; i < last; ++i) {
+    const auto& [sequence, sequence_start, window] = placed[i];
+    out = std::copy_n(text.sequences[sequence].begin() + window.start, window.length, out);
+    batch.first_token.push_back(sequence_start + window.start);
+  }
+  return batch;
+}
+
+/// Adds the batch's log-probabilities [B, scored] to the sums of their sequences; returns the bytes they cover.
+int64_t add_batch(const at::Tensor& log_probs, const std::vector<PlacedWindow>& placed, size_t first,
+                  const WindowBatch& batch, const std::vector<int32_t>& token_bytes, std::vector<Sums>& sums) {
+  const at::Tensor values = log_probs.to(at::kDouble).contiguous();
+  const int64_t scored = batch.tokens.size(1) - batch.first_scored;
+  DGA_CHECK(values.dim() == 2 && values.size(0) == batch.tokens.size(0) && values.size(1) == scored,
+            "a scorer returned log-probabilities of shape ", values.sizes(), " for windows of shape ",
+            batch.tokens.sizes(), " scored from ", batch.first_scored);
+  const double* value = values.data_ptr<double>();
+  const auto tokens = batch.tokens.accessor<int64_t, 2>();
+  int64_t bytes = 0;
+  for (int64_t row = 0; row < values.size(0); ++row) {
+    Sums& sum = sums[placed[first + row].sequence];
+    sum.tokens += scored;
+    for (int64_t i = 0; i < scored; ++i, ++value) {
+      const int64_t position = batch.first_token[row] + batch.first_scored + i;
+      if (!std::isfinite(*value)) {
+        fail(ExitCode::numerics, "eval: log-probability ", *value, " at token ", position,
+             " of the text, in a window of ", batch.tokens.size(1), " tokens");
+      }
+      sum.nll -= *value;
+      if (!token_bytes.empty()) bytes += token_bytes.at(tokens[row][batch.first_scored + i]);
+    }
+  }
+  return bytes;
+}
+
+LengthResult summarise(const EvalConfig& config, const std::vector<Sums>& sums, int64_t bytes, bool bytes_known) {
+  LengthResult result;
+  double nll_sum = 0.0;
+  double perplexity_sum = 0.0;
+  for (const Sums& sum : sums) {
+    if (sum.tokens == 0) continue;
+    nll_sum += sum.nll;
+    result.tokens_scored += sum.tokens;
+    ++result.documents_scored;
+    perplexity_sum += std::exp(sum.nll / static_cast<double>(sum.tokens));
+  }
+  result.nll = nll_sum / static_cast<double>(result.tokens_scored);
+  result.perplexity = std::exp(result.nll);
+  if (config.per_document) {
+    result.document_perplexity_mean = perplexity_sum / static_cast<double>(result.documents_scored);
+  }
+  if (bytes_known && bytes > 0) result.bits_per_byte = nll_sum / std::numbers::ln2 / static_cast<double>(bytes);
+  return result;
+}
+
+LengthResult evaluate_length(const WindowScorer& scorer, const EvalConfig& config, const EvalText& text,
+                             const std::vector<int32_t>& token_bytes, int64_t context_length) {
+  const Timer timer;
+  const std::vector<PlacedWindow> placed = place_windows(config, text, context_length);
+  std::vector<Sums> sums(text.sequences.size());
+  int64_t bytes = 0;
+  for (size_t first = 0; first < placed.size();) {
+    const auto rows = static_cast<size_t>(std::max<int64_t>(1, config.batch_tokens / placed[first].window.length));
+    size_t last = first + 1;
+    while (last < placed.size() && last - first < rows && same_shape(placed[first].window, placed[last].window)) ++last;
+    const WindowBatch batch = make_batch(text, placed, first, last);
+    bytes += add_batch(scorer(batch), placed, first, batch, token_bytes, sums);
+    first = last;
+    log::show_status(str("eval: context ", context_length, ", window ", first, " of ", placed.size()));
+  }
+  log::show_status("");
+  LengthResult result = summarise(config, sums, bytes, !token_bytes.empty());
+  result.context_length = context_length;
+  result.stride = config.stride_for(context_length);
+  result.windows = static_cast<int64_t>(placed.size());
+  result.seconds = timer.seconds();
+  return result;
+}
+
+void check_vocabulary(const EvalText& text, int64_t vocab_size) {
+  int64_t position = 0;
+  for (const std::vector<int32_t>& sequence : text.sequences) {
+    for (const int32_t token : sequence) {
+      DGA_CHECK_INPUT(token >= 0 && token < vocab_size, "eval: token ", position, " of the text has id ", token,
+                      ", but the model's vocabulary has ", vocab_size, " entries: another tokenizer?");
+      ++position;
+    }
+  }
+}
+
+}  // namespace
+
+WindowScorer model_scorer(const Llama& model) {
+  return [&model](const WindowBatch& batch) {
+    const at::NoGradGuard no_grad;
+    const int64_t rows = batch.tokens.size(0);
+    const int64_t length = batch.tokens.size(1);
+    const at::Tensor tokens = batch.tokens.to(model.device());
+    SequenceLayout layout = SequenceLayout::whole_rows(rows, length);
+    layout.first_token = batch.first_token;
+    const at::Tensor hidden = model.forward(tokens, layout);                                      // [B, L, hidden]
+    const at::Tensor before = hidden.slice(1, batch.first_scored - 1, length - 1).flatten(0, 1);  // [N, hidden]
+    const at::Tensor labels = tokens.slice(1, batch.first_scored, length).flatten();              // [N]
+    return token_log_probs(before, model.output_weight(), labels, kLogitChunkTokens)
+        .view({rows, length - batch.first_scored})
+        .cpu();
+  };
+}
+
+EvalResult evaluate_perplexity(const WindowScorer& scorer, const EvalConfig& config, const EvalText& text,
+                               const std::vector<int32_t>& token_bytes) {
+  DGA_CHECK(!config.context_lengths.empty(), "eval: no context lengths");
+  EvalResult result;
+  result.protocol = config.protocol;
+  result.per_document = config.per_document;
+  result.truncate_to_context = config.truncate_to_context;
+  result.text_documents = text.documents;
+  result.text_tokens = text.tokens;
+  if (!token_bytes.empty()) {
+    result.text_bytes = 0;
+    for (const std::vector<int32_t>& sequence : text.sequences) {
+      for (const int32_t token : sequence) *result.text_bytes += token_bytes.at(token);
+    }
+  }
+  result.entropy = text_entropy(text.sequences);
+  for (const int64_t context_length : config.context_lengths) {
+    result.lengths.push_back(evaluate_length(scorer, config, text, token_bytes, context_length));
+  }
+  return result;
+}
+
+EvalResult evaluate_perplexity(const Llama& model, const AttentionConfig& attention, const EvalConfig& config,
+                               const EvalText& text, const std::vector<int32_t>& token_bytes) {
+  check_vocabulary(text, model.config().vocab_size);
+  EvalResult result = evaluate_perplexity(model_scorer(model), config, text, token_bytes);
+  result.attention = attention_label(attention, model.config().num_hidden_layers);
+  result.attention_settings = attention_json(attention);
+  result.looks_ahead = model.looks_ahead();
+  for (LengthResult& length : result.lengths) {
+    length.visible_pairs_per_token =
+        model.visible_pairs_per_token(length.context_length) / static_cast<double>(model.config().num_hidden_layers);
+  }
+  return result;
+}
+
+}  // namespace dga

@@ -1,0 +1,103 @@
+#include "eval/score.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+
+#include "util/error.h"
+#include "util/file.h"
+#include "util/log.h"
+
+namespace dga {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "token bins and scores are little-endian");
+
+/// Removes a file unless it was renamed away: nothing is left behind where scoring fails.
+class RemoveOnExit {
+ public:
+  explicit RemoveOnExit(std::filesystem::path path) : path_(std::move(path)) {}
+  RemoveOnExit(const RemoveOnExit&) = delete;
+  RemoveOnExit& operator=(const RemoveOnExit&) = delete;
+  ~RemoveOnExit() {
+    std::error_code ignored;
+    std::filesystem::remove(path_, ignored);
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+WindowBatch read_windows(const ScoreInput& input, int64_t vocab_size, int64_t first, int64_t rows, int64_t length) {
+  WindowBatch batch;
+  batch.tokens = at::empty({rows, length}, at::kLong);
+  int64_t* out = batch.tokens.data_ptr<int64_t>();
+  for (int64_t i = 0; i < rows * length; ++i) {
+    out[i] = input.at(first + i);
+    DGA_CHECK_INPUT(out[i] >= 0 && out[i] < vocab_size, input.path().string(), ": token ", first + i, " has id ",
+                    out[i], ", but the model's vocabulary has ", vocab_size, " entries");
+  }
+  for (int64_t row = 0; row < rows; ++row) batch.first_token.push_back(first + row * length);
+  return batch;
+}
+
+void write_scores(OutputFile& out, const WindowScorer& scorer, const WindowBatch& batch) {
+  const int64_t length = batch.tokens.size(1);
+  at::Tensor scores = at::full(batch.tokens.sizes(), std::numeric_limits<float>::quiet_NaN(), at::kFloat);
+  if (length > 1) scores.slice(1, 1, length).copy_(scorer(batch));
+  out.write(scores.data_ptr<float>(), static_cast<size_t>(scores.numel()) * sizeof(float));
+}
+
+}  // namespace
+
+ScoreInput::ScoreInput(const std::filesystem::path& bin) : path_(bin) {
+  const std::string ending = bin.extension().string();
+  DGA_CHECK_INPUT(ending == ".u16" || ending == ".u32", bin.string(), ": unknown ending \"", ending,
+                  "\"; token bins end in .u16 or .u32, text in .txt");
+  bytes_per_token_ = ending == ".u16" ? 2 : 4;
+  file_ = MappedFile(bin);
+  const size_t bytes = file_.bytes().size();
+  DGA_CHECK_INPUT(bytes > 0, bin.string(), ": the file is empty");
+  DGA_CHECK_INPUT(bytes % bytes_per_token_ == 0, bin.string(), ": ", bytes, " bytes are no whole number of ",
+                  bytes_per_token_, "-byte tokens");
+  size_ = static_cast<int64_t>(bytes) / bytes_per_token_;
+}
+
+ScoreInput::ScoreInput(const std::filesystem::path& text, const Tokenizer& tokenizer) : path_(text) {
+  text_tokens_ = tokenizer.encode(read_file(text));
+  size_ = static_cast<int64_t>(text_tokens_.size());
+  DGA_CHECK_INPUT(size_ > 0, text.string(), ": the text has no tokens");
+}
+
+int64_t ScoreInput::at(int64_t index) const {
+  if (bytes_per_token_ == 0) return text_tokens_[index];
+  uint32_t token = 0;
+  std::memcpy(&token, file_.bytes().data() + index * bytes_per_token_, bytes_per_token_);
+  return token;
+}
+
+void score_file(const WindowScorer& scorer, const ScoreInput& input, const ScoreOptions& options,
+                const std::filesystem::path& output) {
+  const int64_t length = options.context_length;
+  if (length < 1) fail(ExitCode::usage, "--context must be at least 1 token, got ", length);
+  const int64_t rows = std::max<int64_t>(1, options.batch_tokens / length);
+  const std::filesystem::path temporary = str(output.string(), ".tmp.", getpid());
+  const RemoveOnExit cleanup(temporary);
+  OutputFile out(temporary);
+  for (int64_t first = 0; first < input.size();) {
+    const int64_t whole = (input.size() - first) / length;
+    const int64_t batch_rows = whole > 0 ? std::min(rows, whole) : 1;
+    const int64_t batch_length = whole > 0 ? length : input.size() - first;
+    write_scores(out, scorer, read_windows(input, options.vocab_size, first, batch_rows, batch_length));
+    first += batch_rows * batch_length;
+    log::show_status(str("score: token ", first, " of ", input.size()));
+  }
+  log::show_status("");
+  out.close_synced();
+  rename_synced(temporary, output);
+}
+
+}  // namespace dga

@@ -1,0 +1,74 @@
+#include "eval/text.h"
+
+#include <algorithm>
+
+#include "data/document_reader.h"
+#include "util/error.h"
+
+namespace dga {
+namespace {
+
+/// Appends one document to the text: BOS, tokens, EOS unless it was cut.
+class TextBuilder {
+ public:
+  TextBuilder(const EvalConfig& config, const DocumentEnds& ends) : config_(config) {
+    if (config.bos) bos_ = ends.bos;
+    if (config.eos) eos_ = ends.eos;
+  }
+
+  bool full() const {
+    return (config_.max_documents > 0 && text_.documents >= config_.max_documents) ||
+           (config_.max_tokens > 0 && text_.tokens >= config_.max_tokens);
+  }
+
+  void add(const std::vector<int32_t>& tokens) {
+    if (tokens.empty() || static_cast<int64_t>(tokens.size()) < config_.min_document_tokens) {
+      ++text_.skipped_documents;
+      return;
+    }
+    if (config_.per_document || text_.sequences.empty()) text_.sequences.emplace_back();
+    std::vector<int32_t>& sequence = text_.sequences.back();
+    const size_t before = sequence.size();
+    if (bos_) sequence.push_back(*bos_);
+    sequence.insert(sequence.end(), tokens.begin(), tokens.end());
+    if (eos_) sequence.push_back(*eos_);
+    const auto size = static_cast<int64_t>(sequence.size() - before);
+    const int64_t kept = std::min(size, limit());
+    sequence.resize(before + static_cast<size_t>(kept));
+    ++text_.documents;
+    text_.tokens += kept;
+  }
+
+  EvalText take() { return std::move(text_); }
+
+ private:
+  /// Tokens that the next document may have.
+  int64_t limit() const {
+    int64_t limit = INT64_MAX;
+    if (config_.max_document_tokens > 0) limit = config_.max_document_tokens;
+    if (config_.max_tokens > 0) limit = std::min(limit, config_.max_tokens - text_.tokens);
+    return limit;
+  }
+
+  const EvalConfig& config_;
+  std::optional<int32_t> bos_, eos_;
+  EvalText text_;
+};
+
+}  // namespace
+
+EvalText make_eval_text(const EvalConfig& config, const NextDocument& next_document, const DocumentEnds& ends) {
+  TextBuilder builder(config, ends);
+  while (!builder.full()) {
+    const std::optional<std::vector<int32_t>> tokens = next_document();
+    if (!tokens) break;
+    builder.add(*tokens);
+  }
+  EvalText text = builder.take();
+  DGA_CHECK_INPUT(text.documents > 0, "eval: no document of at least ",
+                  std::max<int64_t>(1, config.min_document_tokens), " tokens among the ", text.skipped_documents,
+                  " read");
+  return text;
+}
+
+}  // namespace dga
