@@ -1,0 +1,96 @@
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+
+#include "apps/apps.h"
+#include "run/build_info.h"
+
+namespace dga {
+
+void add_set_option(CLI::App& app, std::vector<std::string>& assignments) {
+  app.add_option("--set", assignments, "set a field of the config: section.field=value, the value is YAML (repeatable)")
+      ->type_name("FIELD=VALUE")
+      ->allow_extra_args(false);
+}
+
+namespace {
+
+void print_error(const std::string& message) {
+  // A config error has one line for each problem of the file.
+  size_t begin = 0;
+  while (begin < message.size()) {
+    const size_t end = std::min(message.find('\n', begin), message.size());
+    std::fprintf(stderr, "error: %s\n", message.substr(begin, end - begin).c_str());
+    begin = end + 1;
+  }
+}
+
+/// LibTorch appends a stack trace to its messages; the user needs the first line.
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+ExitCode parse_and_run(int argc, char** argv) {
+  CLI::App root{"Trains and evaluates LLaMA models at long context with full or Dynamic Group Attention."};
+  AppContext context{{argv, argv + argc}, {}};
+  root.name("dga");
+  root.require_subcommand(1);
+  root.set_version_flag("--version", build_info().version);
+#ifdef DGA_HAS_TRAIN_APP
+  add_train_app(root, context);
+#endif
+#ifdef DGA_HAS_EVAL_APP
+  add_eval_app(root, context);
+#endif
+#ifdef DGA_HAS_SCORE_APP
+  add_score_app(root, context);
+#endif
+#ifdef DGA_HAS_GENERATE_APP
+  add_generate_app(root, context);
+#endif
+#ifdef DGA_HAS_TOKENIZE_APP
+  add_tokenize_app(root, context);
+#endif
+#ifdef DGA_HAS_EXPORT_APP
+  add_export_app(root, context);
+#endif
+#ifdef DGA_HAS_IMPORT_APP
+  add_import_app(root, context);
+#endif
+#ifdef DGA_HAS_CONFIG_APP
+  add_config_app(root, context);
+#endif
+#ifdef DGA_HAS_INFO_APP
+  add_info_app(root, context);
+#endif
+  try {
+    root.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() != 0) {
+      print_error(std::string(e.what()) + "; see dga --help");
+      return ExitCode::usage;
+    }
+    root.exit(e);  // prints the help or the version
+    return ExitCode::ok;
+  }
+  return context.action();
+}
+
+}  // namespace
+}  // namespace dga
+
+int main(int argc, char** argv) {
+  using dga::ExitCode;
+  ExitCode code = ExitCode::failure;
+  try {
+    code = dga::parse_and_run(argc, argv);
+  } catch (const dga::Error& e) {
+    dga::print_error(e.what());
+    code = e.code();
+  } catch (const std::bad_alloc&) {
+    dga::print_error("out of memory");
+  } catch (const std::exception& e) {
+    dga::print_error("internal: " + dga::first_line(e.what()));
+  }
+  return static_cast<int>(code);
+}
