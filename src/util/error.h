@@ -40,7 +40,7 @@ std::string str(const T&... parts) {
 
 template <class... T>
 [[noreturn]] void fail(ExitCode code, const T&... parts) {
-  throw Error(str(parts...), code);
+  throw Error(::dga::str(parts...), code);
 }
 
 }  // namespace dga

@@ -19,19 +19,19 @@ void show_status(const std::string& text);
 
 template <class... T>
 void debug(const T&... parts) {
-  write(Level::debug, str(parts...));
+  write(Level::debug, ::dga::str(parts...));
 }
 template <class... T>
 void info(const T&... parts) {
-  write(Level::info, str(parts...));
+  write(Level::info, ::dga::str(parts...));
 }
 template <class... T>
 void warning(const T&... parts) {
-  write(Level::warning, str(parts...));
+  write(Level::warning, ::dga::str(parts...));
 }
 template <class... T>
 void error(const T&... parts) {
-  write(Level::error, str(parts...));
+  write(Level::error, ::dga::str(parts...));
 }
 
 }  // namespace dga::log
