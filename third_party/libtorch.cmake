@@ -37,6 +37,10 @@ target_link_options(dga_torch INTERFACE LINKER:--allow-shlib-undefined)
 
 if(DGA_CUDA)
   find_package(CUDAToolkit REQUIRED)
+  if(NOT CUDAToolkit_VERSION_MAJOR EQUAL 13)
+    message(FATAL_ERROR "the LibTorch wheel was built for CUDA 13, this toolkit is CUDA ${CUDAToolkit_VERSION}; "
+                        "install CUDA 13.0 or configure with -DDGA_CUDA=OFF")
+  endif()
   add_library(dga_torch_cuda INTERFACE)
   add_library(dga::torch_cuda ALIAS dga_torch_cuda)
   # The wheel's nccl and cudnn headers match its libraries; they go before any system copy.
