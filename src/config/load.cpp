@@ -88,6 +88,20 @@ Document::Document(const std::filesystem::path& path, const std::vector<std::str
 Document::~Document() = default;
 Document::Document(Document&&) noexcept = default;
 
+void Document::set_defaults(const std::string& section, const std::string& yaml, const std::string& file) {
+  Value content = parse_yaml(yaml, file);
+  set_origin(content, {file, 0});
+  Value merged{.kind = Value::Kind::mapping, .origin = impl_->root.origin};
+  merged.entries.emplace_back(section, std::move(content));
+  merge(merged, std::move(impl_->root));
+  impl_->root = std::move(merged);
+}
+
+std::string Document::text_at(const std::string& path) const {
+  const Found found = find_deepest(impl_->root, path);
+  return found.exact ? found.value->text : "";
+}
+
 std::unique_ptr<Fields> Document::make_reader() { return std::make_unique<Reader>(impl_->root); }
 
 void Document::finish(Fields& reader) { static_cast<Reader&>(reader).finish(); }

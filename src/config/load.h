@@ -28,6 +28,12 @@ class Document {
   ~Document();
   Document(Document&&) noexcept;
 
+  /// Lays `yaml` (a mapping) below everything read so far as the content of `section`; `file` is the origin shown.
+  void set_defaults(const std::string& section, const std::string& yaml, const std::string& file);
+
+  /// The text of a scalar ("model.path"); empty where the document has none.
+  std::string text_at(const std::string& path) const;
+
   /// Sets the fields of `value` from the document. Collects every unknown key, wrong type, number out of range and
   /// broken rule, and throws them together as one config error, one line each:
   ///     configs/a.yaml:12: attention.group_sise: unknown key; did you mean group_size?

@@ -60,12 +60,6 @@ Value* item_at(Value& list, std::string_view key) {
   return index < list.items.size() ? &list.items[index] : nullptr;
 }
 
-void set_origin(Value& value, const Origin& origin) {
-  value.origin = origin;
-  for (Value& item : value.items) set_origin(item, origin);
-  for (auto& [key, entry] : value.entries) set_origin(entry, origin);
-}
-
 }  // namespace
 
 Value* Value::entry(std::string_view key) {
@@ -125,6 +119,12 @@ void merge(Value& lower, Value upper) {
       lower.entries.emplace_back(key, std::move(value));
     }
   }
+}
+
+void set_origin(Value& value, const Origin& origin) {
+  value.origin = origin;
+  for (Value& item : value.items) set_origin(item, origin);
+  for (auto& [key, entry] : value.entries) set_origin(entry, origin);
 }
 
 std::vector<std::string> split_path(std::string_view path) {

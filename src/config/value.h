@@ -38,6 +38,9 @@ Value parse_yaml(const std::string& text, const std::string& file);
 /// nothing after it) leaves the mapping below as it is.
 void merge(Value& lower, Value upper);
 
+/// Gives a value and all within it the same place.
+void set_origin(Value& value, const Origin& origin);
+
 /// Splits "data.sources[0].weight" or "data.sources.0.weight" into its keys; empty where the path is malformed.
 std::vector<std::string> split_path(std::string_view path);
 

@@ -1,6 +1,13 @@
 #include "run/build_info.h"
 
+#include <zlib.h>
+#include <zstd.h>
+
+#include <CLI/Version.hpp>
+#include <nlohmann/json.hpp>
+
 #include "build_commit.h"  // generated at each build, see write_commit.cmake
+#include "util/error.h"
 
 namespace dga {
 namespace {
@@ -21,7 +28,15 @@ const BuildInfo& build_info() {
       .build_type = DGA_BUILD_TYPE,
       .cuda = DGA_WITH_CUDA != 0,
       .cuda_architectures = DGA_ARCHITECTURES,
-      .libraries = DGA_LIBRARY_VERSIONS,
+      .libraries = {{"LibTorch", DGA_TORCH_VERSION},
+                    {"CUDA compiler", DGA_CUDA_VERSION},
+                    {"yaml-cpp", DGA_YAML_CPP_VERSION},
+                    {"nlohmann-json", str(NLOHMANN_JSON_VERSION_MAJOR, ".", NLOHMANN_JSON_VERSION_MINOR, ".",
+                                          NLOHMANN_JSON_VERSION_PATCH)},
+                    {"CLI11", CLI11_VERSION},
+                    {"sentencepiece", DGA_SENTENCEPIECE_VERSION},
+                    {"zstd", ZSTD_VERSION_STRING},
+                    {"zlib", ZLIB_VERSION}},
   };
   return info;
 }

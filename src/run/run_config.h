@@ -10,6 +10,7 @@
 #include "data/config.h"
 #include "eval/config.h"
 #include "model/config.h"
+#include "model/llama_config.h"
 #include "optim/config.h"
 #include "train/config.h"
 
@@ -54,8 +55,12 @@ struct RunConfig {
   void check(config::Checker& c) const;
 };
 
+/// What a config is read for: training needs sources and a tokenizer, other uses do not.
+enum class RunUse { general, training };
+
 struct LoadedRun {
   RunConfig config;
+  LlamaConfig model;                  // the shape; read from model.path where that is given
   std::string resolved_yaml;          // every field, with the origin of its value as a comment
   std::string hash;                   // of the values alone
   std::vector<std::string> warnings;  // legal but doubtful combinations, one sentence each
@@ -64,6 +69,7 @@ struct LoadedRun {
 /// Reads a run's config: included files, the file itself, then `assignments` ("section.field=value"); settings of the
 /// attention that the folder under model.path records lie below all of them. Throws a config error that lists
 /// everything wrong with the files, a line each; an input error for an unusable model folder.
-LoadedRun load_run(const std::filesystem::path& path, const std::vector<std::string>& assignments);
+LoadedRun load_run(const std::filesystem::path& path, const std::vector<std::string>& assignments,
+                   RunUse use = RunUse::general);
 
 }  // namespace dga

@@ -1,0 +1,139 @@
+#include "run/run_config.h"
+
+#include <algorithm>
+
+#include "config/load.h"
+#include "model/attention_record.h"
+#include "util/hash.h"
+
+namespace dga {
+namespace {
+
+bool holds_text(const SourceConfig& source) {
+  return source.format != SourceFormat::u16 && source.format != SourceFormat::u32;
+}
+
+/// A run config with the rules that hold for training alone.
+struct TrainingRun {
+  RunConfig& config;
+  void fields(config::Fields& f) { config.fields(f); }
+  void check(config::Checker& c) const;
+};
+
+void TrainingRun::check(config::Checker& c) const {
+  config.check(c);
+  c.require(!config.data.sources.empty(), "data.sources", "training needs at least one source of text");
+  const bool needs_tokenizer = std::any_of(config.data.sources.begin(), config.data.sources.end(), holds_text);
+  c.require(!needs_tokenizer || !config.model.path.empty() || !config.data.tokenizer.empty(), "data.tokenizer",
+            "a model that starts from a shape brings no tokenizer; name a sentencepiece model");
+}
+
+/// Layers named in attention.layers that the model does not have.
+void check_layers(const AttentionConfig& attention, int64_t num_layers, config::Checker& c) {
+  for (size_t i = 0; i < attention.layers.size(); ++i) {
+    const auto layers = parse_layers(attention.layers[i].layers);
+    if (!layers || layers->empty()) continue;
+    const int64_t highest = *std::max_element(layers->begin(), layers->end());
+    c.require(highest < num_layers, str("attention.layers[", i, "].layers"),
+              str("names layer ", highest, ", but the model has layers 0 to ", num_layers - 1));
+  }
+}
+
+/// Lengths beyond the positions that the model was made for, where RoPE is not stretched.
+std::vector<std::string> find_warnings(const RunConfig& config, const LlamaConfig& model) {
+  std::vector<std::string> warnings;
+  const auto warn_length = [&](const char* field, int64_t length) {
+    if (length <= model.max_position_embeddings || model.rope_scaling.type != RopeType::none) return;
+    if (config.model.rope_theta.has_value()) return;
+    warnings.push_back(str(field, " is ", length, ", beyond the model's max_position_embeddings of ",
+                           model.max_position_embeddings,
+                           ", and neither model.rope_scaling nor model.rope_theta stretches RoPE"));
+  };
+  warn_length("data.context_length", config.data.context_length);
+  for (const int64_t length : config.eval.context_lengths) warn_length("eval.context_lengths", length);
+  return warnings;
+}
+
+/// Rules that need the shape of the model, which model.path may hold. They are checked as part of the document again,
+/// so that a broken one is reported with its line.
+struct ShapedRun {
+  RunConfig& config;
+  const LlamaConfig& model;
+  void fields(config::Fields& f) { config.fields(f); }
+  void check(config::Checker& c) const { check_layers(config.attention, model.num_hidden_layers, c); }
+};
+
+}  // namespace
+
+void RunSection::fields(config::Fields& f) {
+  f.field("name", name, "what the run is called");
+  f.field("folder", folder, "where its files go, relative to the working directory; empty: runs/NAME");
+  f.field("seed", seed, "seed of weights, data order and random selection", config::at_least(0));
+  f.field("device", device, "auto takes the first GPU where there is one, else the CPU");
+}
+
+void RunSection::check(config::Checker& c) const {
+  const bool plain = !name.empty() && name.find_first_of("/\\\n") == std::string::npos && name[0] != '.';
+  c.require(plain, "name", str("must be a plain file name, got \"", name, "\""));
+}
+
+std::filesystem::path RunSection::path() const {
+  return folder.empty() ? std::filesystem::path("runs") / name : std::filesystem::path(folder);
+}
+
+void RunConfig::fields(config::Fields& f) {
+  f.section("run", run, "The run's name and place.");
+  f.section("model", model,
+            "The model: a Hugging Face folder to start from, or a shape whose weights are drawn at random.");
+  f.section("attention", attention, "The kind of attention.");
+  f.section("data", data, "Text, tokenizer and packing.");
+  f.section("optimizer", optimizer, "AdamW.");
+  f.section("schedule", schedule, "The learning rate as a function of the step.");
+  f.section("train", train, "Steps, batches and precision.");
+  f.section("eval", eval, "Perplexity on held-out text, within training and by `dga eval`.");
+  f.section("checkpoint", checkpoint, "When to save and what to keep. The last step and a stop signal always save.");
+  f.section("parallel", parallel, "Use of the machine.");
+  f.section("log", log, "What is shown.");
+}
+
+void RunConfig::check(config::Checker& c) const {
+  c.require(
+      train.global_batch_size % train.micro_batch_size == 0, "train.global_batch_size",
+      str("must be a multiple of train.micro_batch_size, ", train.micro_batch_size, "; got ", train.global_batch_size));
+  c.require(schedule.warmup_steps <= train.steps, "schedule.warmup_steps",
+            str("must be at most train.steps, ", train.steps, "; got ", schedule.warmup_steps));
+  c.require(schedule.decay_steps <= train.steps - schedule.warmup_steps, "schedule.decay_steps",
+            str("must be at most the steps after warm-up, ", train.steps - schedule.warmup_steps, "; got ",
+                schedule.decay_steps));
+  c.require(eval.every_steps == 0 || !eval.sources.empty(), "eval.every_steps",
+            "evaluation inside training needs eval.sources; name held-out text, or set it to 0");
+  const bool bad_tokenizer = !data.tokenizer.empty() && std::filesystem::path(data.tokenizer).extension() == ".json";
+  c.require(!bad_tokenizer, "data.tokenizer",
+            "must be a sentencepiece model (tokenizer.model); a tokenizer.json is none");
+}
+
+LoadedRun load_run(const std::filesystem::path& path, const std::vector<std::string>& assignments, RunUse use) {
+  config::Document document(path, assignments);
+  const std::string folder = document.text_at("model.path");
+  if (!folder.empty()) {
+    if (const std::optional<std::string> recorded = read_recorded_attention(folder)) {
+      document.set_defaults("attention", *recorded, (std::filesystem::path(folder) / "config.json").string());
+    }
+  }
+  LoadedRun run;
+  if (use == RunUse::training) {
+    TrainingRun training{run.config};
+    document.read_into(training);
+  } else {
+    document.read_into(run.config);
+  }
+  run.model = resolve_model(run.config.model);
+  ShapedRun shaped{run.config, run.model};
+  document.read_into(shaped);
+  run.warnings = find_warnings(run.config, run.model);
+  run.resolved_yaml = document.print(run.config);
+  run.hash = hash_hex(config::to_yaml([copy = run.config](config::Fields& f) mutable { copy.fields(f); }));
+  return run;
+}
+
+}  // namespace dga
