@@ -1,10 +1,9 @@
 #pragma once
 
 #include <cstdint>
-#include <exception>
 #include <filesystem>
 #include <functional>
-#include <optional>
+#include <string>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -18,7 +17,8 @@ namespace dga {
 struct CheckpointContent {
   int64_t step = 0;
   std::vector<std::function<void(const std::filesystem::path& folder)>> parts;
-  /// Told each stage as it begins: "part" (once each), "sync", "manifest", "rename", "done".
+  /// Told each stage as it begins: "part" (once each), "sync", "manifest", "replace",
+  /// "publish", "done".
   std::function<void(std::string_view stage)> on_stage;
 };
 
@@ -30,34 +30,30 @@ std::filesystem::path write_checkpoint(const std::filesystem::path& root, const 
 /// Removes all but the newest `keep_last` checkpoints and those at multiples of `keep_every` steps (0: none).
 void apply_retention(const std::filesystem::path& root, const CheckpointConfig& config);
 
-/// Removes what interrupted writes and removals left behind. Only for a folder that nobody else writes to.
-void remove_leftovers(const std::filesystem::path& root);
+/// Removes what interrupted writes and removals left behind; a write that lacks nothing but its final name gets it.
+/// Only for a folder that nobody else writes to.
+void clean_up_leftovers(const std::filesystem::path& root);
 
 /// Writes checkpoints one at a time on a thread of its own, applying retention after each.
 class BackgroundWriter {
  public:
   BackgroundWriter(std::filesystem::path root, const CheckpointConfig& config);
-  /// Waits for the write in progress; a failure that nobody asked for is logged.
+  /// Waits for the write in progress.
   ~BackgroundWriter();
   BackgroundWriter(const BackgroundWriter&) = delete;
   BackgroundWriter& operator=(const BackgroundWriter&) = delete;
 
-  /// Waits for the previous write (logging its failure), then starts this one; without `background` it returns when
-  /// the checkpoint is on disk and throws on failure.
+  /// Waits for the previous write, then starts this one; without `background` it returns when the write has ended. A
+  /// failure (a full disk) is logged and does not stop training, since the next checkpoint may succeed.
   void submit(CheckpointContent content);
-  /// Waits until nothing is being written; throws the failure of the last write.
+  /// Waits until nothing is being written; throws if the last write failed.
   void wait();
-  /// Writes that failed so far and were logged.
-  int64_t failures() const { return failures_; }
 
  private:
-  void log_failure_of_previous();
-
   std::filesystem::path root_;
   CheckpointConfig config_;
   std::thread thread_;
-  std::exception_ptr failure_;
-  int64_t failures_ = 0;
+  std::string failure_;  // of the last write; read after joining
 };
 
 }  // namespace dga
