@@ -24,21 +24,23 @@ inline config::Names<RopeOverride> enum_names(RopeOverride) {
 /// Section model.rope_scaling.
 struct RopeScalingConfig {
   RopeOverride type = RopeOverride::from_model;
-  std::optional<double> factor;                             // new length / original length
-  std::optional<int64_t> original_max_position_embeddings;  // default: the model's max_position_embeddings
-  std::optional<double> low_freq_factor;                    // llama3
-  std::optional<double> high_freq_factor;                   // llama3
-  std::optional<double> beta_fast;                          // yarn; 32
-  std::optional<double> beta_slow;                          // yarn; 1
-  std::optional<double> attention_factor;                   // yarn; default 0.1 ln(factor) + 1
-  std::optional<double> mscale;                             // yarn
-  std::optional<double> mscale_all_dim;                     // yarn
-  bool truncate = true;                                     // yarn
+  std::optional<double> factor;
+  std::optional<int64_t> original_max_position_embeddings;
+  std::optional<double> low_freq_factor;
+  std::optional<double> high_freq_factor;
+  std::optional<double> beta_fast;
+  std::optional<double> beta_slow;
+  std::optional<double> attention_factor;
+  std::optional<double> mscale;
+  std::optional<double> mscale_all_dim;
+  bool truncate = true;
+
   void fields(config::Fields& f);
   void check(config::Checker& c) const;
 };
 
-/// Section model: a Hugging Face folder to start from, or a shape whose weights are drawn at random.
+/// Section model: a Hugging Face folder to start from, or a shape whose weights are drawn at random. Absent fields
+/// take the default that their document names, or come from the folder.
 struct ModelConfig {
   std::string path;
   std::optional<int64_t> vocab_size;
@@ -46,14 +48,15 @@ struct ModelConfig {
   std::optional<int64_t> intermediate_size;
   std::optional<int64_t> num_hidden_layers;
   std::optional<int64_t> num_attention_heads;
-  std::optional<int64_t> num_key_value_heads;      // default: num_attention_heads
-  std::optional<int64_t> head_dim;                 // default: hidden_size / num_attention_heads
-  std::optional<int64_t> max_position_embeddings;  // default: 2048
-  std::optional<double> rms_norm_eps;              // default: 1e-5
-  std::optional<double> initializer_range;         // default: 0.02
-  std::optional<double> rope_theta;                // default: 10000, or the folder's
+  std::optional<int64_t> num_key_value_heads;
+  std::optional<int64_t> head_dim;
+  std::optional<int64_t> max_position_embeddings;
+  std::optional<double> rms_norm_eps;
+  std::optional<double> initializer_range;
+  std::optional<double> rope_theta;
   bool tie_word_embeddings = false;
   RopeScalingConfig rope_scaling;
+
   void fields(config::Fields& f);
   void check(config::Checker& c) const;
 };

@@ -13,6 +13,7 @@
 #include "attention/attention.h"
 #include "attention/config.h"
 #include "attention/sequence_layout.h"
+#include "model/block.h"
 #include "model/llama_config.h"
 #include "model/rope.h"
 
@@ -27,14 +28,9 @@ struct NamedParameter {
   at::Tensor value;
 };
 
-/// Weights and attention of one decoder layer.
+/// One decoder layer.
 struct LlamaBlock {
-  at::Tensor input_norm, post_attention_norm;  // [hidden]
-  at::Tensor q_proj;                           // [H * D, hidden]
-  at::Tensor k_proj, v_proj;                   // [G * D, hidden]
-  at::Tensor o_proj;                           // [hidden, H * D]
-  at::Tensor gate_proj, up_proj;               // [intermediate, hidden]
-  at::Tensor down_proj;                        // [hidden, intermediate]
+  BlockWeights weights;
   std::unique_ptr<Attention> attention;
 };
 
@@ -86,6 +82,7 @@ class Llama {
   struct Empty {};
   Llama(Empty, const LlamaConfig& config, const AttentionConfig& attention, uint64_t seed, at::ScalarType dtype,
         at::Device device);
+  BlockContext block_context(RopeAngles angles) const;
 
   LlamaConfig config_;
   at::Tensor embedding_;  // [V, hidden]

@@ -57,7 +57,11 @@ struct LlamaConfig {
 /// at length L has num_hidden_layers * (L + 1) / 2. Recomputation is not counted.
 double flops_per_token(const LlamaConfig& config, double visible_pairs_per_token);
 
-/// Throws a config error naming the field for a shape that no model can have (odd head_dim, heads that do not divide).
-void check_shape(const LlamaConfig& config);
+struct ShapeProblem {
+  std::string field;    // "head_dim", "rope_scaling.factor"
+  std::string message;  // what is wrong and what would be right
+};
+/// What no model can have: sizes below 1, an odd head_dim, heads that do not divide, RoPE out of range.
+std::vector<ShapeProblem> shape_problems(const LlamaConfig& config);
 
 }  // namespace dga

@@ -9,10 +9,10 @@
 
 namespace dga {
 
-/// RoPE's inverse frequencies [D/2] in fp32, step for step as transformers computes them, and the factor on cos and
-/// sin (1 but for YaRN).
+/// RoPE's inverse frequencies and the factor on cos and sin (1 but for YaRN), rounded to fp32 step for step as
+/// transformers computes them.
 struct RopeFrequencies {
-  std::vector<float> inverse;
+  at::Tensor inverse;  // [D/2] fp32, CPU
   float attention_factor = 1.0F;
 };
 RopeFrequencies rope_frequencies(const LlamaConfig& config);
@@ -33,8 +33,9 @@ class RopeTable {
 
  private:
   void grow(int64_t length);
-  at::Tensor inverse_;  // [D/2]
-  float attention_factor_;
+
+  RopeFrequencies frequencies_;
+  at::Device device_;
   at::Tensor cos_, sin_;  // [positions, D]
 };
 

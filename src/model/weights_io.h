@@ -1,10 +1,8 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
 
 #include <filesystem>
-#include <nlohmann/json_fwd.hpp>
-#include <string>
 #include <vector>
 
 #include "attention/config.h"
@@ -13,28 +11,25 @@
 namespace dga {
 
 /// Copies the weights of a Hugging Face folder (model.safetensors, or shards named by model.safetensors.index.json)
-/// into the parameters, casting to their dtype. Files are memory-mapped, one tensor is in memory at a time. Throws an
-/// input error that names missing, unexpected and wrongly shaped tensors; rotary_emb.inv_freq is ignored, and so is a
-/// tied model's lm_head.weight if it equals the embedding.
+/// into the parameters, casting to their dtype. Files are memory-mapped, one tensor is copied at a time. Throws an
+/// input error that names missing, unexpected and wrongly shaped tensors; rotary_emb.inv_freq is ignored, and so is
+/// lm_head.weight where the embeddings are tied and it equals the embedding.
 void load_weights(const std::filesystem::path& folder, const std::vector<NamedParameter>& parameters,
                   bool tie_word_embeddings);
 
 /// What save_hf writes besides the weights.
 struct HfExport {
   LlamaConfig config;
-  AttentionConfig attention;
-  at::ScalarType dtype = at::kFloat;
+  AttentionConfig attention;          // recorded in config.json
+  at::ScalarType dtype = at::kFloat;  // of the written weights
   int64_t max_shard_bytes = 5'000'000'000;
   std::filesystem::path tokenizer_source;  // a Hugging Face folder or a sentencepiece model; empty for none
 };
 
 /// Writes a Hugging Face folder that transformers 4 and 5 load: config.json, weights in one file or shards with their
 /// index, tokenizer and generation files. Written under a temporary name beside `folder`, synced and renamed; throws
-/// an input error if `folder` exists and is not empty.
+/// an input error if `folder` exists and is not empty. The parameters may be copies on any device.
 void save_hf(const std::filesystem::path& folder, const std::vector<NamedParameter>& parameters,
              const HfExport& description);
-
-/// The attention settings as recorded in config.json.
-nlohmann::json attention_json(AttentionConfig attention);
 
 }  // namespace dga

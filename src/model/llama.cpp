@@ -1,0 +1,141 @@
+#include "model/llama.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <algorithm>
+
+#include "model/weights_io.h"
+#include "ops/rms_norm.h"
+#include "util/error.h"
+#include "util/random.h"
+
+namespace dga {
+namespace {
+
+bool is_norm(const std::string& name) { return name.ends_with("norm.weight"); }
+
+}  // namespace
+
+Llama::Llama(Empty, const LlamaConfig& config, const AttentionConfig& attention, uint64_t seed, at::ScalarType dtype,
+             at::Device device)
+    : config_(config), rope_(std::make_unique<RopeTable>(config, device)) {
+  for (const ShapeProblem& problem : shape_problems(config)) {
+    fail(ExitCode::config, "model.", problem.field, ": ", problem.message);
+  }
+  const auto options = at::TensorOptions().dtype(dtype).device(device);
+  const auto weight = [&](at::IntArrayRef shape) { return at::empty(shape, options).set_requires_grad(true); };
+  const int64_t hidden = config.hidden_size, intermediate = config.intermediate_size;
+  const int64_t q_width = config.num_attention_heads * config.head_dim;
+  const int64_t kv_width = config.num_key_value_heads * config.head_dim;
+  embedding_ = weight({config.vocab_size, hidden});
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    LlamaBlock block;
+    block.weights = {.input_norm = weight({hidden}),
+                     .q_proj = weight({q_width, hidden}),
+                     .k_proj = weight({kv_width, hidden}),
+                     .v_proj = weight({kv_width, hidden}),
+                     .o_proj = weight({hidden, q_width}),
+                     .post_attention_norm = weight({hidden}),
+                     .gate_proj = weight({intermediate, hidden}),
+                     .up_proj = weight({intermediate, hidden}),
+                     .down_proj = weight({hidden, intermediate})};
+    block.attention = make_attention(attention, i, seed);
+    blocks_.push_back(std::move(block));
+  }
+  final_norm_ = weight({hidden});
+  if (!config.tie_word_embeddings) lm_head_ = weight({config.vocab_size, hidden});
+}
+
+Llama::Llama(const LlamaConfig& config, const AttentionConfig& attention, uint64_t seed, at::ScalarType dtype,
+             at::Device device)
+    : Llama(Empty{}, config, attention, seed, dtype, device) {
+  const at::NoGradGuard no_grad;
+  for (const NamedParameter& parameter : parameters()) {
+    if (is_norm(parameter.name)) {
+      parameter.value.fill_(1.0);
+      continue;
+    }
+    const uint64_t key = CounterRng({seed, key_of(parameter.name)}).bits(0);
+    const at::Tensor drawn = at::empty(parameter.value.sizes(), at::kFloat);
+    drawn.normal_(0.0, config.initializer_range, at::detail::createCPUGenerator(key));
+    parameter.value.copy_(drawn);
+  }
+}
+
+Llama Llama::load(const std::filesystem::path& folder, const LlamaConfig& config, const AttentionConfig& attention,
+                  uint64_t seed, at::ScalarType dtype, at::Device device) {
+  Llama model(Empty{}, config, attention, seed, dtype, device);
+  load_weights(folder, model.parameters(), config.tie_word_embeddings);
+  return model;
+}
+
+Llama::~Llama() = default;
+Llama::Llama(Llama&&) noexcept = default;
+
+BlockContext Llama::block_context(RopeAngles angles) const {
+  return {.heads = config_.num_attention_heads,
+          .kv_heads = config_.num_key_value_heads,
+          .head_dim = config_.head_dim,
+          .rms_norm_eps = config_.rms_norm_eps,
+          .angles = std::move(angles),
+          .layout = nullptr,
+          .attention = nullptr};
+}
+
+at::Tensor Llama::forward(const at::Tensor& tokens, const SequenceLayout& layout, Recompute recompute) const {
+  DGA_CHECK(tokens.dim() == 2 && tokens.scalar_type() == at::kLong, "tokens must be [B, L] int64, got ", tokens.sizes(),
+            " ", tokens.scalar_type());
+  layout.check(tokens.size(0), tokens.size(1));
+  BlockContext context = block_context(rope_->rows(layout.starts, tokens.size(1)));
+  context.layout = std::make_shared<const SequenceLayout>(layout);
+  at::Tensor x = at::embedding(embedding_, tokens);
+  for (const LlamaBlock& block : blocks_) {
+    context.attention = block.attention.get();
+    x = recompute == Recompute::block ? block_forward_recomputed(x, block.weights, context)
+                                      : block_forward(x, block.weights, context);
+  }
+  return rms_norm(x, final_norm_, config_.rms_norm_eps);
+}
+
+ModelCache Llama::make_cache() const {
+  ModelCache cache;
+  for (const LlamaBlock& block : blocks_) cache.layers.push_back(block.attention->make_cache());
+  return cache;
+}
+
+at::Tensor Llama::decode(const at::Tensor& tokens, ModelCache& cache) const {
+  DGA_CHECK(tokens.dim() == 2 && tokens.size(0) == 1 && tokens.size(1) >= 1, "decode takes tokens [1, T], got ",
+            tokens.sizes());
+  DGA_CHECK(cache.layers.size() == blocks_.size(), "the cache is of another model");
+  const at::NoGradGuard no_grad;
+  const BlockContext context = block_context(rope_->range(cache.length, tokens.size(1)));
+  at::Tensor x = at::embedding(embedding_, tokens);
+  for (size_t i = 0; i < blocks_.size(); ++i) x = block_decode(x, blocks_[i].weights, context, *cache.layers[i]);
+  cache.length += tokens.size(1);
+  return rms_norm(x, final_norm_, config_.rms_norm_eps);
+}
+
+std::vector<NamedParameter> Llama::parameters() const {
+  std::vector<NamedParameter> all = {{"model.embed_tokens.weight", embedding_}};
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    for (const BlockWeight& weight : kBlockWeights) {
+      all.push_back({str("model.layers.", i, ".", weight.name), blocks_[i].weights.*weight.member});
+    }
+  }
+  all.push_back({"model.norm.weight", final_norm_});
+  if (!config_.tie_word_embeddings) all.push_back({"lm_head.weight", lm_head_});
+  return all;
+}
+
+bool Llama::looks_ahead() const {
+  return std::any_of(blocks_.begin(), blocks_.end(), [](const LlamaBlock& b) { return b.attention->looks_ahead(); });
+}
+
+double Llama::visible_pairs_per_token(int64_t length) const {
+  double pairs = 0;
+  for (const LlamaBlock& block : blocks_) pairs += block.attention->visible_pairs(length);
+  return pairs / static_cast<double>(length);
+}
+
+}  // namespace dga
