@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "config/load.h"
-#include "model/attention_record.h"
+#include "model/hf_config.h"
 #include "util/hash.h"
 
 namespace dga {
