@@ -73,12 +73,14 @@ def marker(versions):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", help="requirements file whose pins hold and are not repeated")
+    parser.add_argument("--since", choices=PYTHONS, default=PYTHONS[0], help="the oldest Python that the packages support")
     parser.add_argument("packages", nargs="+", help="requirements, such as torch==2.11.0")
     arguments = parser.parse_args()
 
     hashes = collections.defaultdict(dict)  # (name, version) -> {sha256: None}, in the order of PYTHONS
     pythons = collections.defaultdict(list)  # (name, version) -> Python versions
-    for python in PYTHONS:
+    supported = PYTHONS[PYTHONS.index(arguments.since):]
+    for python in supported:
         pins = pins_of(arguments.base, python) if arguments.base else []
         known = {pin.split("==")[0] for pin in pins}
         for name, version, digest in resolve(arguments.packages, pins, python):
@@ -86,9 +88,10 @@ def main():
                 hashes[name, version][digest] = None
                 pythons[name, version].append(python)
 
-    base = f"--base {arguments.base} " if arguments.base else ""
-    print(f"# Made by: third_party/lock.py {base}{' '.join(arguments.packages)}")
-    print("# x86-64 Linux, Python " + ", ".join(PYTHONS))
+    options = f"--base {arguments.base} " if arguments.base else ""
+    options += f"--since {arguments.since} " if arguments.since != PYTHONS[0] else ""
+    print(f"# Made by: third_party/lock.py {options}{' '.join(arguments.packages)}")
+    print("# x86-64 Linux, Python " + ", ".join(supported))
     for key in sorted(hashes):
         lines = [f"{key[0]}=={key[1]}{marker(pythons[key])}"] + [f"    --hash=sha256:{digest}" for digest in hashes[key]]
         print(" \\\n".join(lines))
