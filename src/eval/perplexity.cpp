@@ -1,6 +1,7 @@
 #include "eval/perplexity.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -9,7 +10,7 @@
 #include "eval/attention_label.h"
 #include "eval/windows.h"
 #include "loss/linear_cross_entropy.h"
-#include "model/weights_io.h"
+#include "model/attention_record.h"
 #include "util/log.h"
 #include "util/timer.h"
 

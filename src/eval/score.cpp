@@ -1,5 +1,6 @@
 #include "eval/score.h"
 
+#include <ATen/ATen.h>
 #include <unistd.h>
 
 #include <algorithm>

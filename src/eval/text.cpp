@@ -22,10 +22,7 @@ class TextBuilder {
   }
 
   void add(const std::vector<int32_t>& tokens) {
-    if (tokens.empty() || static_cast<int64_t>(tokens.size()) < config_.min_document_tokens) {
-      ++text_.skipped_documents;
-      return;
-    }
+    if (tokens.empty() || static_cast<int64_t>(tokens.size()) < config_.min_document_tokens) return;
     if (config_.per_document || text_.sequences.empty()) text_.sequences.emplace_back();
     std::vector<int32_t>& sequence = text_.sequences.back();
     const size_t before = sequence.size();
@@ -55,6 +52,11 @@ class TextBuilder {
   EvalText text_;
 };
 
+std::optional<int32_t> special_id(const std::optional<int64_t>& configured, int32_t tokenizer_id) {
+  if (configured) return static_cast<int32_t>(*configured);
+  return tokenizer_id >= 0 ? std::optional(tokenizer_id) : std::nullopt;
+}
+
 }  // namespace
 
 EvalText make_eval_text(const EvalConfig& config, const NextDocument& next_document, const DocumentEnds& ends) {
@@ -65,10 +67,29 @@ EvalText make_eval_text(const EvalConfig& config, const NextDocument& next_docum
     builder.add(*tokens);
   }
   EvalText text = builder.take();
-  DGA_CHECK_INPUT(text.documents > 0, "eval: no document of at least ",
-                  std::max<int64_t>(1, config.min_document_tokens), " tokens among the ", text.skipped_documents,
-                  " read");
+  DGA_CHECK_INPUT(text.documents > 0, "eval: the sources hold no document of at least ",
+                  std::max<int64_t>(1, config.min_document_tokens), " tokens");
   return text;
+}
+
+EvalText read_eval_text(const EvalConfig& eval, const DataConfig& data, std::shared_ptr<const Tokenizer> tokenizer) {
+  if (eval.sources.empty())
+    fail(ExitCode::config, "eval.sources: no held-out text to evaluate; list at least one source");
+  const DocumentEnds ends{special_id(data.bos_id, tokenizer ? tokenizer->bos_id() : -1),
+                          special_id(data.eos_id, tokenizer ? tokenizer->eos_id() : -1)};
+  DocumentReader reader(eval.sources, data, std::move(tokenizer), eval.min_document_tokens);
+  const auto next_document = [&reader]() -> std::optional<std::vector<int32_t>> {
+    std::optional<TokenizedDocument> document = reader.next();
+    if (!document) return std::nullopt;
+    return std::move(document->tokens);
+  };
+  return make_eval_text(eval, next_document, ends);
+}
+
+std::vector<int32_t> token_byte_table(const Tokenizer& tokenizer) {
+  std::vector<int32_t> table(tokenizer.vocab_size());
+  for (size_t id = 0; id < table.size(); ++id) table[id] = tokenizer.token_bytes(static_cast<int32_t>(id));
+  return table;
 }
 
 }  // namespace dga

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -15,8 +16,7 @@ namespace dga {
 struct EvalText {
   std::vector<std::vector<int32_t>> sequences;  // with BOS and EOS as configured
   int64_t documents = 0;
-  int64_t skipped_documents = 0;  // shorter than eval.min_document_tokens, or empty
-  int64_t tokens = 0;             // over all sequences
+  int64_t tokens = 0;  // over all sequences
 };
 
 /// Token ids put around a document, where there are such.
@@ -31,9 +31,9 @@ using NextDocument = std::function<std::optional<std::vector<int32_t>>()>;
 /// eval.bos and eval.eos ask for them. Throws an input error where no document is left.
 EvalText make_eval_text(const EvalConfig& config, const NextDocument& next_document, const DocumentEnds& ends);
 
-/// The same for the documents of eval.sources. `tokenizer` may be null for token bins, which then get no BOS and EOS.
-/// Throws a config error without sources.
-EvalText read_eval_text(const EvalConfig& eval, const DataConfig& data, const Tokenizer* tokenizer);
+/// The same for the documents of eval.sources. BOS and EOS are data.bos_id and data.eos_id, else the tokenizer's;
+/// `tokenizer` may be null for token bins. Throws a config error without sources.
+EvalText read_eval_text(const EvalConfig& eval, const DataConfig& data, std::shared_ptr<const Tokenizer> tokenizer);
 
 /// Bytes of text that each token id stands for (0 for BOS, EOS and other control pieces), to turn a loss a token into
 /// bits a byte.

@@ -1,0 +1,69 @@
+#include <CLI/CLI.hpp>
+#include <filesystem>
+
+#include "apps/apps.h"
+#include "eval/run_model.h"
+#include "eval/score.h"
+#include "model/hf_config.h"
+#include "util/log.h"
+
+namespace dga {
+namespace {
+
+struct ScoreAppOptions {
+  std::string model;
+  std::string input;
+  std::string output;
+  int64_t context = 0;
+  std::vector<std::string> assignments;
+};
+
+/// A text needs the tokenizer of the model's folder; a bin does not.
+ScoreInput open_input(const ScoreAppOptions& options) {
+  if (std::filesystem::path(options.input).extension() != ".txt") return ScoreInput(options.input);
+  const std::filesystem::path tokenizer = find_tokenizer(options.model);
+  DGA_CHECK_INPUT(!tokenizer.empty(), options.model, ": no tokenizer.model, so ", options.input,
+                  " cannot be tokenised; token bins (.u16, .u32) need none");
+  return ScoreInput(options.input, Tokenizer(tokenizer));
+}
+
+ExitCode run_score(const ScoreAppOptions& options) {
+  // fp32 on the CPU unless --set says otherwise.
+  std::vector<std::string> assignments = model_folder_assignments(options.model);
+  assignments.emplace_back("run.device=cpu");
+  assignments.insert(assignments.end(), options.assignments.begin(), options.assignments.end());
+  const LoadedRun run = load_run("", assignments);
+  const ScoreInput input = open_input(options);
+  const Llama model = load_run_model(run);
+  const ScoreOptions score{options.context, run.config.eval.batch_tokens, model.config().vocab_size};
+  score_file(model_scorer(model), input, score, options.output);
+  log::info("scored ", input.size(), " tokens in windows of ", options.context, " into ", options.output,
+            model.looks_ahead() ? " (looks ahead: the attention's rule uses later tokens)" : "");
+  return ExitCode::ok;
+}
+
+}  // namespace
+
+void add_score_app(CLI::App& root, AppContext& context) {
+  CLI::App* app = root.add_subcommand("score", "Write the log-probability of every token of a file.");
+  auto options = std::make_shared<ScoreAppOptions>();
+  app->add_option("--model", options->model, "Hugging Face folder")->required();
+  app->add_option("--input", options->input,
+                  "flat little-endian token bin (.u16, .u32), or text (.txt) for the folder's tokenizer.model, without "
+                  "BOS and EOS")
+      ->required();
+  app->add_option("--context", options->context,
+                  "tokens of a window; consecutive windows are independent sequences, the last may be shorter")
+      ->required()
+      ->check(CLI::PositiveNumber);
+  app->add_option("--out", options->output,
+                  "float32 file, one value a token, in nats; NaN where nothing precedes a token in its window")
+      ->required();
+  add_set_option(*app, options->assignments);
+  app->footer(
+      "The attention is the one recorded in the folder unless --set attention.* changes it. fp32 on the CPU "
+      "unless --set run.device or train.dtype says otherwise.");
+  app->callback([options, &context] { context.action = [options] { return run_score(*options); }; });
+}
+
+}  // namespace dga
