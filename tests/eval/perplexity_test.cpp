@@ -241,6 +241,7 @@ TEST(ModelPerplexity, ZeroOutputWeightGivesTheLogOfTheVocabulary) {
 
 /// The mean over windows computed from whole logits, one window at a time.
 TEST(ModelPerplexity, EqualsLogSoftmaxOfEveryWindow) {
+  const at::NoGradGuard no_grad;
   const std::vector<int32_t> tokens = some_tokens(30);
   for (const Selection selection : {Selection::global, Selection::causal, Selection::random, Selection::none}) {
     const AttentionConfig attention = dga_attention(selection);
