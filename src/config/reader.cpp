@@ -33,7 +33,7 @@ std::string without_underscores(const std::string& text) {
 bool parse_double(const Value& value, double& result) {
   if (value.quoted) return false;
   std::string text = without_underscores(value.text);
-  if (!text.empty() && text[0] == '+') text.erase(0, 1);
+  if (text.starts_with('+') && !text.starts_with("+-")) text.erase(0, 1);
   const size_t first = text.starts_with('-') ? 1 : 0;
   if (first >= text.size() || !(std::isdigit(static_cast<unsigned char>(text[first])) || text[first] == '.'))
     return false;
@@ -78,7 +78,10 @@ class RuleChecker final : public Checker {
 
 std::string number_text(double value) {
   char buffer[32];
-  const auto result = std::to_chars(buffer, buffer + sizeof(buffer), value);
+  const double size = std::abs(value);
+  const bool fixed = size == 0 || (size >= 1e-4 && size < 1e15);  // 0.0003 reads better than 3e-04
+  const auto format = fixed ? std::chars_format::fixed : std::chars_format::scientific;
+  const auto result = std::to_chars(buffer, buffer + sizeof(buffer), value, format);
   return {buffer, result.ptr};
 }
 

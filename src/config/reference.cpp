@@ -36,10 +36,10 @@ class ReferenceWriter final : public Fields {
     row(name, bounded("list of numbers", range), list_text(value, number_text), doc);
   }
   void field(const char* name, std::optional<int64_t>& value, const char* doc, Range range) override {
-    row(name, bounded("whole number or null", range), value ? code(std::to_string(*value)) : "none", doc);
+    row(name, bounded("whole number or null", range), value ? code(std::to_string(*value)) : "null", doc);
   }
   void field(const char* name, std::optional<double>& value, const char* doc, Range range) override {
-    row(name, bounded("number or null", range), value ? code(number_text(*value)) : "none", doc);
+    row(name, bounded("number or null", range), value ? code(number_text(*value)) : "null", doc);
   }
 
  protected:
@@ -59,7 +59,7 @@ class ReferenceWriter final : public Fields {
   }
   void end_section() override { prefix_.pop_back(); }
   size_t begin_list(const char* name, size_t, const char* doc) override {
-    row(name, "list of mappings", "", doc);
+    row(name, "list of mappings", code("[]"), doc);
     prefix_.push_back(name);
     return 1;
   }
@@ -81,7 +81,8 @@ class ReferenceWriter final : public Fields {
   void row(const char* name, const std::string& type, const std::string& default_value, const char* doc) {
     std::string path;
     for (const std::string& part : prefix_) path += part;
-    text += str("| `", path, name, "` | ", type, " | ", default_value, " | ", doc, " |\n");
+    text += str("| `", path, name, "` | ", type, " |", default_value.empty() ? "" : " " + default_value, " | ", doc,
+                " |\n");
   }
 
   std::vector<std::string> prefix_;

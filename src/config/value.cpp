@@ -90,7 +90,8 @@ std::string describe(const Value& value) {
 
 Value parse_yaml(const std::string& text, const std::string& file) {
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
+    // Behind a final line break the library takes an unclosed quote for closed, and the rest of the file for its text.
+    const std::vector<YAML::Node> documents = YAML::LoadAll(text.substr(0, text.find_last_not_of(" \t\r\n") + 1));
     if (documents.empty()) return Value{.origin = {file, 0}};
     if (documents.size() > 1) {
       fail(ExitCode::config, at(file, documents[1].Mark()), ": a second YAML document; a config is one document");
