@@ -132,4 +132,16 @@ std::string eval_table(const std::vector<json>& results) {
   return align(rows);
 }
 
+std::string eval_text_line(const json& result) {
+  try {
+    const json& text = result.at("text");
+    const std::string bytes = text.at("bytes").is_null() ? "" : ", " + number(text.at("bytes"), 0) + " bytes";
+    return str("text: ", number(text.at("documents"), 0), " documents, ", number(text.at("tokens"), 0), " tokens",
+               bytes, "; entropy of its own tokens in nats: unigram ", number(text.at("unigram_entropy"), 4),
+               ", bigram ", number(text.at("bigram_entropy"), 4));
+  } catch (const json::exception& error) {
+    fail(ExitCode::input, "not a result of dga eval: ", error.what());
+  }
+}
+
 }  // namespace dga

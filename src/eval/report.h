@@ -16,4 +16,7 @@ nlohmann::json eval_json(const EvalResult& result);
 /// runs can stand in one table. Throws an input error for JSON that is no such result.
 std::string eval_table(const std::vector<nlohmann::json>& results);
 
+/// One line on the text of a result: documents, tokens, bytes, and the entropies of its tokens (see TextEntropy).
+std::string eval_text_line(const nlohmann::json& result);
+
 }  // namespace dga

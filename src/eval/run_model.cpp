@@ -1,5 +1,7 @@
 #include "eval/run_model.h"
 
+#include <ATen/Parallel.h>
+
 #include <nlohmann/json.hpp>
 
 #include "model/hf_config.h"
@@ -7,6 +9,9 @@
 #include "tensor/device.h"
 #include "tensor/dtype.h"
 #include "util/error.h"
+#include "util/file.h"
+#include "util/hash.h"
+#include "util/log.h"
 
 namespace dga {
 namespace {
@@ -46,24 +51,29 @@ std::vector<std::string> model_folder_assignments(const std::filesystem::path& f
   return assignments;
 }
 
-Llama load_run_model(const LoadedRun& run, const std::filesystem::path& weights) {
+Llama load_run_model(const LoadedRun& run) {
   const RunConfig& config = run.config;
-  if (weights.empty() && config.model.path.empty()) {
-    fail(ExitCode::config, "model: no weights to use; name a Hugging Face folder or a checkpoint");
-  }
-  const auto seed = static_cast<uint64_t>(config.run.seed);
-  const at::ScalarType dtype = dtype_of_name(config::name_of(config.train.dtype));
-  const at::Device device = select_device(config::name_of(config.run.device));
-  if (weights.empty()) return Llama::load(config.model.path, run.model, config.attention, seed, dtype, device);
-  Llama model(run.model, config.attention, seed, dtype, device);
-  load_weights(weights, model.parameters(), run.model.tie_word_embeddings);
-  return model;
+  if (config.model.path.empty()) fail(ExitCode::config, "model.path: name a Hugging Face folder to take weights from");
+  if (config.parallel.threads > 0) at::set_num_threads(static_cast<int>(config.parallel.threads));
+  for (const std::string& warning : run.warnings) log::warning(warning);
+  return Llama::load(config.model.path, run.model, config.attention, static_cast<uint64_t>(config.run.seed),
+                     dtype_of_name(config::name_of(config.train.dtype)),
+                     select_device(config::name_of(config.run.device)));
 }
 
 std::shared_ptr<const Tokenizer> load_run_tokenizer(const RunConfig& config) {
-  std::filesystem::path path = config.data.tokenizer;
-  if (path.empty() && !config.model.path.empty()) path = find_tokenizer(config.model.path);
-  return path.empty() ? nullptr : std::make_shared<const Tokenizer>(path);
+  const std::string& configured = config.data.tokenizer;
+  const std::filesystem::path folder = config.model.path;
+  if (configured.empty()) {
+    const std::filesystem::path found = folder.empty() ? folder : find_tokenizer(folder);
+    return found.empty() ? nullptr : std::make_shared<const Tokenizer>(found);
+  }
+  auto tokenizer = std::make_shared<const Tokenizer>(configured);
+  const std::filesystem::path own = folder / "tokenizer.model";
+  if (!folder.empty() && std::filesystem::exists(own) && hash_hex(read_file(own)) != hash_hex(read_file(configured))) {
+    log::warning("data.tokenizer ", configured, " is not the model's own, ", own.string());
+  }
+  return tokenizer;
 }
 
 }  // namespace dga

@@ -15,12 +15,12 @@ namespace dga {
 /// from the config's own model section. Assignments that a user gives come after them.
 std::vector<std::string> model_folder_assignments(const std::filesystem::path& folder);
 
-/// The model that a config names, for use without training: weights of model.path, on run.device, in train.dtype.
-/// With `weights`, a folder of safetensors (a checkpoint), the weights come from there instead, and model.path only
-/// gives the shape. Throws a config error where neither names weights.
-Llama load_run_model(const LoadedRun& run, const std::filesystem::path& weights = {});
+/// The model under model.path, for use without training: on run.device, in train.dtype, with parallel.threads. Throws a
+/// config error where model.path is empty.
+Llama load_run_model(const LoadedRun& run);
 
-/// data.tokenizer, else the tokenizer.model of model.path; null where there is neither.
+/// data.tokenizer, else the tokenizer.model of model.path; null where there is neither. Warns where both are there and
+/// differ.
 std::shared_ptr<const Tokenizer> load_run_tokenizer(const RunConfig& config);
 
 }  // namespace dga

@@ -1,0 +1,111 @@
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "apps/apps.h"
+#include "checkpoint/reader.h"
+#include "eval/perplexity.h"
+#include "eval/report.h"
+#include "eval/run_model.h"
+#include "run/build_info.h"
+#include "util/file.h"
+#include "util/log.h"
+
+namespace dga {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+struct EvalAppOptions {
+  std::string config;
+  std::string model;
+  std::string output;
+  std::vector<std::string> beside;
+  std::vector<std::string> assignments;
+};
+
+/// The folder that holds the weights: --model, else the run's newest complete checkpoint, else model.path.
+fs::path find_weights(const EvalAppOptions& options, const fs::path& config_file) {
+  if (!options.model.empty()) return options.model;
+  const RunConfig config = load_run(config_file, options.assignments).config;
+  const fs::path checkpoints = config.run.path() / "checkpoints";
+  if (const auto checkpoint = newest_complete_checkpoint(checkpoints)) return checkpoint->path;
+  DGA_CHECK_INPUT(!config.model.path.empty(), "no complete checkpoint in ", checkpoints.string(),
+                  "; train first, or name the weights with --model");
+  return config.model.path;
+}
+
+LoadedRun load_evaluation(const EvalAppOptions& options) {
+  fs::path config_file = options.config;
+  if (fs::is_directory(config_file)) config_file /= "config.yaml";
+  std::vector<std::string> assignments = model_folder_assignments(find_weights(options, config_file));
+  assignments.insert(assignments.end(), options.assignments.begin(), options.assignments.end());
+  LoadedRun run = load_run(config_file, assignments);
+  if (run.config.eval.context_lengths.empty()) run.config.eval.context_lengths = {run.config.data.context_length};
+  return run;
+}
+
+json evaluate(const LoadedRun& run) {
+  const RunConfig& config = run.config;
+  const std::shared_ptr<const Tokenizer> tokenizer = load_run_tokenizer(config);
+  const EvalText text = read_eval_text(config.eval, config.data, tokenizer);
+  const std::vector<int32_t> token_bytes = tokenizer ? token_byte_table(*tokenizer) : std::vector<int32_t>{};
+  const Llama model = load_run_model(run);
+  json result = eval_json(evaluate_perplexity(model, config.attention, config.eval, text, token_bytes));
+  result["weights"] = config.model.path;
+  result["dtype"] = config::name_of(config.train.dtype);
+  result["device"] = model.device().str();
+  result["config_hash"] = run.hash;
+  result["version"] = build_info().version;
+  result["commit"] = build_info().commit;
+  result["tokenizer"] = tokenizer ? json(tokenizer->path().string()) : json(nullptr);
+  result["sources"] = json::array();
+  for (const SourceConfig& source : config.eval.sources) {
+    result["sources"].push_back({{"name", source.name}, {"paths", source.paths}});
+  }
+  return result;
+}
+
+/// eval/WEIGHTS-HASH.json in the run folder; the hash keeps results of different settings apart.
+fs::path default_output(const LoadedRun& run) {
+  const fs::path weights = fs::weakly_canonical(run.config.model.path).filename();
+  return run.config.run.path() / "eval" / str(weights.string(), "-", run.hash.substr(0, 8), ".json");
+}
+
+ExitCode run_eval(const EvalAppOptions& options) {
+  std::vector<json> rows;
+  for (const std::string& path : options.beside) {
+    rows.push_back(json::parse(read_file(path), nullptr, /*allow_exceptions=*/false));
+    DGA_CHECK_INPUT(!rows.back().is_discarded(), path, ": not JSON");
+  }
+  if (!rows.empty()) eval_table(rows);  // refuses files that are no results before the work begins
+  const LoadedRun run = load_evaluation(options);
+  rows.push_back(evaluate(run));
+  const fs::path output = options.output.empty() ? default_output(run) : fs::path(options.output);
+  if (output.has_parent_path()) fs::create_directories(output.parent_path());
+  write_file_atomic(output, rows.back().dump(2) + "\n");
+  std::printf("%s%s\n", eval_table(rows).c_str(), eval_text_line(rows.back()).c_str());
+  log::info("written to ", output.string());
+  return ExitCode::ok;
+}
+
+}  // namespace
+
+void add_eval_app(CLI::App& root, AppContext& context) {
+  CLI::App* app = root.add_subcommand("eval", "Perplexity on held-out text at several context lengths.");
+  auto options = std::make_shared<EvalAppOptions>();
+  app->add_option("config", options->config, "YAML file of a run, or a run folder; --set alone can describe one too");
+  app->add_option("--model", options->model,
+                  "Hugging Face folder or checkpoint to evaluate instead of the run's newest complete checkpoint");
+  app->add_option("--output", options->output, "where the JSON goes; default: eval/ in the run folder");
+  app->add_option("--beside", options->beside, "earlier results (JSON) to print in the same table");
+  add_set_option(*app, options->assignments);
+  app->footer(
+      "Section eval of the config names text, protocol and lengths. The attention is the config's, or the one "
+      "recorded in the model's folder. Results under the global rule are marked \"looks ahead\".");
+  app->callback([options, &context] { context.action = [options] { return run_eval(*options); }; });
+}
+
+}  // namespace dga
