@@ -23,6 +23,9 @@ class Tokenizer {
 
   /// Token ids of a UTF-8 text, without BOS and EOS: exactly what sentencepiece gives for it. See encoder.h for many.
   std::vector<int32_t> encode(std::string_view text) const;
+  /// The first place at or after `from` where a document may be cut and its pieces encoded apart (Encoder) without
+  /// changing its tokens; its size where there is none.
+  size_t next_cut(std::string_view text, size_t from) const;
   /// Text of the tokens; control tokens have none. Throws on an id outside the vocabulary.
   std::string decode(std::span<const int32_t> ids) const;
 

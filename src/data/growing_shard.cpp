@@ -1,0 +1,234 @@
+#include "data/growing_shard.h"
+
+#include <string_view>
+#include <utility>
+
+#include "data/json_text.h"
+#include "data/line_reader.h"
+
+namespace dga {
+namespace {
+
+constexpr size_t kBlockBytes = size_t{1} << 17;
+constexpr size_t kLongLineBytes = size_t{1} << 19;  // encoded by several threads
+constexpr size_t kPieceBytes = size_t{1} << 18;
+
+bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r") == std::string_view::npos; }
+
+}  // namespace
+
+GrowingShard::GrowingShard(SourceFile file, std::filesystem::path shard_path, const TokenizingContext& context,
+                           std::shared_ptr<GrowingShard> after)
+    : file_(std::move(file)),
+      shard_path_(std::move(shard_path)),
+      context_(context),
+      forward_stop_(context.stop, [this] { stop_.request_stop(); }),
+      after_(std::move(after)),
+      reader_([this] { run(); }) {}
+
+GrowingShard::~GrowingShard() {
+  stop_.request_stop();
+  if (reader_.joinable()) reader_.join();
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return running_ == 0; });
+}
+
+void GrowingShard::run() {
+  try {
+    if (after_) {
+      while (!after_->wait(std::chrono::milliseconds(100)).done) {
+        if (stop_.stop_requested()) return;
+      }
+      after_.reset();
+    }
+    auto writer = std::make_unique<ShardWriter>(shard_path_, context_.tokenizer.vocab_size() <= 65536 ? 2 : 4);
+    {
+      const std::lock_guard lock(mutex_);
+      writer_ = std::move(writer);
+    }
+    read_file();
+    wait_for_blocks();
+    finish();
+  } catch (const Stopped&) {
+  } catch (...) {
+    const std::lock_guard lock(mutex_);
+    if (!failure_) failure_ = std::current_exception();
+    done_ = true;
+    changed_.notify_all();
+  }
+}
+
+void GrowingShard::read_file() {
+  const bool whole = file_.format == SourceFormat::txt;
+  TextBlock block;
+  int64_t line = 1;
+  try {
+    LineReader reader(file_.path, context_.max_line_bytes, whole ? LineReader::Unit::file : LineReader::Unit::line);
+    while (true) {
+      const size_t begin = block.lines_text.size();
+      line = reader.line() + 1;
+      const LineReader::Result result = reader.append_next(block.lines_text);
+      if (result == LineReader::Result::end) break;
+      const size_t size = block.lines_text.size() - begin;
+      if (result == LineReader::Result::too_long) {
+        block.problems.push_back(
+            {ProblemKind::long_line, line,
+             str("longer than data.max_line_bytes, ", context_.max_line_bytes, ": ", reader.line_bytes(), " bytes")});
+      } else if (size >= kLongLineBytes) {
+        // The long line keeps its memory; the short ones before it are copied.
+        std::string text = std::exchange(block.lines_text, block.lines_text.substr(0, begin));
+        flush(block);
+        read_document(std::move(text), begin, line);
+      } else if (!whole && is_blank(std::string_view(block.lines_text).substr(begin))) {
+        block.lines_text.resize(begin);
+      } else {
+        block.lines.push_back({begin, size, line});
+      }
+      if (block.lines_text.size() >= kBlockBytes || block.problems.size() >= 1024) flush(block);
+    }
+    if (whole && line == 1) block.problems.push_back({ProblemKind::empty_document, 1, "the file is empty"});
+  } catch (const DamagedFile& damage) {
+    block.problems.push_back({ProblemKind::damaged_file, line, damage.what()});
+  }
+  flush(block);
+}
+
+void GrowingShard::read_document(std::string text, size_t begin_of_line, int64_t line) {
+  ExtractedText extracted = extract_text(std::move(text), begin_of_line, file_);
+  if (extracted.problem) {
+    extracted.problem->line = line;
+    TextBlock block;
+    block.problems.push_back(std::move(*extracted.problem));
+    return submit(std::move(block));
+  }
+  const auto document = std::make_shared<const std::string>(std::move(extracted.text));
+  for (size_t begin = 0, end = 0; begin < document->size(); begin = end) {
+    end = context_.tokenizer.next_cut(*document, begin + kPieceBytes);
+    TextBlock piece;
+    piece.document = document;
+    piece.begin = begin;
+    piece.end = end;
+    piece.document_line = line;
+    submit(std::move(piece));
+  }
+}
+
+void GrowingShard::flush(TextBlock& block) {
+  if (!block.lines.empty() || !block.problems.empty()) submit(std::move(block));
+  block = TextBlock();
+}
+
+void GrowingShard::submit(TextBlock block) {
+  int64_t number = 0;
+  {
+    std::unique_lock lock(mutex_);
+    const int64_t limit = 2 * context_.encoders.threads() + 2;
+    const bool ready =
+        changed_.wait(lock, stop_.get_token(), [&] { return failure_ || submitted_ - committed_ < limit; });
+    if (failure_) std::rethrow_exception(failure_);
+    if (!ready || stop_.stop_requested()) throw Stopped();
+    number = submitted_++;
+    ++running_;
+  }
+  // std::function wants its target copyable.
+  auto shared = std::make_shared<TextBlock>(std::move(block));
+  context_.encoders.submit([this, number, shared](Encoder& encoder) { encode(number, std::move(*shared), encoder); });
+}
+
+void GrowingShard::encode(int64_t number, TextBlock block, Encoder& encoder) {
+  EncodedBlock encoded;
+  std::exception_ptr failure;
+  try {
+    if (!stop_.stop_requested()) encoded = encode_block(std::move(block), file_, encoder);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  // The last use of this object is inside the lock: once `running_` is 0 it may go.
+  const std::lock_guard lock(mutex_);
+  --running_;
+  if (failure && !failure_) failure_ = failure;
+  if (!failure_ && !stop_.stop_requested()) {
+    waiting_.emplace(number, std::move(encoded));
+    try {
+      for (auto next = waiting_.begin(); next != waiting_.end() && next->first == committed_; ++committed_) {
+        commit(std::move(next->second));
+        next = waiting_.erase(next);
+      }
+    } catch (...) {
+      failure_ = std::current_exception();
+    }
+  }
+  changed_.notify_all();
+}
+
+void GrowingShard::commit(EncodedBlock block) {
+  for (const Problem& problem : block.problems) report(problem);
+  const int64_t base = writer_->tokens();
+  writer_->append(block.tokens);
+  for (TokenDocument& document : block.documents) {
+    document.offset += base - (block.piece ? open_tokens_ : 0);
+    document.tokens += block.piece ? open_tokens_ : 0;
+    documents_.push_back(document);
+  }
+  open_tokens_ = block.piece && block.documents.empty() ? open_tokens_ + static_cast<int64_t>(block.tokens.size()) : 0;
+}
+
+void GrowingShard::report(const Problem& problem) {
+  context_.problems.report(file_.path, problem);
+  if (total(problems_.counts) == 0) problems_.first = problem;
+  ++problems_.counts[static_cast<size_t>(problem.kind)];
+}
+
+void GrowingShard::wait_for_blocks() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, stop_.get_token(), [this] { return failure_ || committed_ == submitted_; });
+  if (failure_) std::rethrow_exception(failure_);
+  if (stop_.stop_requested()) throw Stopped();
+}
+
+void GrowingShard::finish() {
+  // All blocks are in, so nothing changes any more; readers go on meanwhile, syncing may take long.
+  writer_->finish(documents_, problems_);
+  std::shared_ptr<TokenShard> shard = TokenShard::open(shard_path_);
+  const std::lock_guard lock(mutex_);
+  if (shard) {
+    finished_ = std::move(shard);
+    writer_.reset();
+    std::vector<TokenDocument>().swap(documents_);
+  }
+  done_ = true;
+  changed_.notify_all();
+}
+
+std::optional<TokenDocument> GrowingShard::document(int64_t index) {
+  std::unique_lock lock(mutex_);
+  const auto known = [&] { return index < static_cast<int64_t>(documents_.size()); };
+  changed_.wait(lock, stop_.get_token(), [&] { return known() || done_; });
+  if (known()) return documents_[static_cast<size_t>(index)];
+  if (finished_) return finished_->document(index);
+  if (failure_) std::rethrow_exception(failure_);
+  if (!done_) throw Stopped();
+  return std::nullopt;
+}
+
+void GrowingShard::read(int64_t offset, std::span<int32_t> out) const {
+  std::unique_lock lock(mutex_);
+  if (!finished_) return writer_->read(offset, out);
+  const std::shared_ptr<TokenShard> shard = finished_;
+  lock.unlock();
+  shard->read(offset, out);
+}
+
+GrowingShard::Progress GrowingShard::wait(std::chrono::milliseconds limit) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, stop_.get_token(), limit, [this] { return done_; });
+  if (finished_) return {finished_->documents(), finished_->tokens(), done_};
+  return {static_cast<int64_t>(documents_.size()), writer_ ? writer_->tokens() : 0, done_};
+}
+
+void GrowingShard::rethrow_failure() const {
+  const std::lock_guard lock(mutex_);
+  if (failure_) std::rethrow_exception(failure_);
+}
+
+}  // namespace dga

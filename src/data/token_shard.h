@@ -1,0 +1,79 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/problems.h"
+#include "data/token_file.h"
+#include "util/mapped_file.h"
+
+namespace dga {
+
+/// What tokenising a file left out; kept in its shard so that later runs can say it or refuse it.
+struct ShardProblems {
+  ProblemCounts counts{};
+  Problem first{};
+};
+
+/// A finished token shard: tokens of all documents of one source file, and an index of them.
+/// Format (little-endian): a 64-byte header (see token_shard.cpp), the tokens as u16 or u32, padding to 8 bytes, per
+/// document {int64 offset, line, bytes}, and a JSON text with what was left out.
+class TokenShard : public TokenFile {
+ public:
+  /// Nothing where there is no such file or it is not whole.
+  static std::shared_ptr<TokenShard> open(const std::filesystem::path& path);
+
+  std::optional<TokenDocument> document(int64_t index) override;
+  void read(int64_t offset, std::span<int32_t> out) const override;
+  int64_t documents() const { return documents_; }
+  int64_t tokens() const { return tokens_; }
+  const ShardProblems& problems() const { return problems_; }
+
+ private:
+  bool parse(std::span<const std::byte> bytes);
+
+  MappedFile file_;
+  std::vector<std::byte> small_;  // a small shard is read, so that a window of many does not use up the mappings
+  const std::byte* token_data_ = nullptr;
+  const std::byte* index_data_ = nullptr;
+  int64_t documents_ = 0;
+  int64_t tokens_ = 0;
+  int token_bytes_ = 0;
+  ShardProblems problems_;
+};
+
+/// A shard while it is written: under a temporary name that is locked, so that one left behind by a killed process can
+/// be told from one in use.
+class ShardWriter {
+ public:
+  /// `token_bytes` is 2 or 4. Creates the folder.
+  ShardWriter(const std::filesystem::path& path, int token_bytes);
+  /// Removes the temporary file if finish() was not reached.
+  ~ShardWriter();
+  ShardWriter(const ShardWriter&) = delete;
+  ShardWriter& operator=(const ShardWriter&) = delete;
+
+  void append(std::span<const int32_t> tokens);
+  int64_t tokens() const { return tokens_; }
+  /// Reads back what was appended.
+  void read(int64_t offset, std::span<int32_t> out) const;
+  /// Writes index and header, syncs, and gives the file its name.
+  void finish(const std::vector<TokenDocument>& documents, const ShardProblems& problems);
+
+ private:
+  void write_at_end(const void* bytes, size_t size_bytes);
+
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  int token_bytes_;
+  int descriptor_ = -1;
+  int64_t tokens_ = 0;
+  int64_t file_bytes_ = 0;
+  std::vector<std::byte> scratch_;
+};
+
+/// Removes the temporary files in `folder` whose writers are gone.
+void remove_stale_temporaries(const std::filesystem::path& folder);
+
+}  // namespace dga
