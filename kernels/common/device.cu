@@ -43,6 +43,15 @@ bool built_with_cuda() { return true; }
 
 std::string compiled_architectures() { return DGA_CUDA_ARCHITECTURES; }
 
+bool device_has_code(int index) {
+  int current = 0;
+  DGA_CUDA_CHECK(cudaGetDevice(&current));
+  DGA_CUDA_CHECK(cudaSetDevice(index));
+  const bool has_code = current_device_has_code();
+  DGA_CUDA_CHECK(cudaSetDevice(current));
+  return has_code;
+}
+
 DeviceList list_devices() {
   DeviceList list;
   int count = 0;

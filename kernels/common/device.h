@@ -31,6 +31,10 @@ struct DeviceList {
   std::string why_none;
 };
 
+/// Whether this binary's kernels were compiled for the visible device `index`; false in a build without CUDA. Throws
+/// std::runtime_error where there is no such device.
+bool device_has_code(int index);
+
 /// Asks the CUDA runtime for all devices; this makes a context on each of them. Throws std::runtime_error where the
 /// driver answers with anything but devices or "there are none".
 DeviceList list_devices();

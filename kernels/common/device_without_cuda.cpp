@@ -6,6 +6,8 @@ bool built_with_cuda() { return false; }
 
 std::string compiled_architectures() { return ""; }
 
+bool device_has_code(int) { return false; }
+
 DeviceList list_devices() { return {{}, "built without CUDA"}; }
 
 }  // namespace dga::kernels

@@ -2,7 +2,9 @@
 
 #include <ATen/Context.h>
 
+#include "kernels/common/device.h"
 #include "util/error.h"
+#include "util/log.h"
 
 namespace dga {
 
@@ -12,7 +14,14 @@ c10::Device select_device(const std::string& name) {
     fail(ExitCode::config, "device ", name, ": unknown; one of auto, cpu, cuda");
   }
   // Without libtorch_cuda in the process hasCUDA() is false, whatever the machine has.
-  if (at::hasCUDA()) return {c10::kCUDA, 0};
+  if (at::hasCUDA()) {
+    if (kernels::device_has_code(0)) return {c10::kCUDA, 0};
+    const std::string reason =
+        str("this binary's kernels are compiled for the architectures ", kernels::compiled_architectures(),
+            ", not for the GPU of this machine (see dga info)");
+    if (name == "cuda") fail(ExitCode::config, "device cuda: ", reason);
+    log::warning(reason, "; using the CPU");
+  }
   if (name == "cuda") {
     fail(ExitCode::config, "device cuda: no GPU is usable; `dga info` says what this build and machine have");
   }

@@ -39,6 +39,7 @@ TEST(DeviceGpu, CodeIsReportedForTheArchitecturesItWasCompiledFor) {
   if (compiled_architectures() != "80 90a") GTEST_SKIP() << "compiled for " << compiled_architectures();
   for (const Device& device : list.devices) {
     EXPECT_EQ(device.has_code, device.major == 8 || (device.major == 9 && device.minor == 0)) << device.name;
+    EXPECT_EQ(device_has_code(device.index), device.has_code) << device.name;
   }
 }
 
