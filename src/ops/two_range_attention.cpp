@@ -106,10 +106,22 @@ at::Tensor chunk_logits(const Problem& problem, const QueryChunk& chunk, const a
   return logits;
 }
 
-// Output [T, H, D] and log-sum-exp [T, H, 1]; a query that sees nothing has output 0 and log-sum-exp 0.
-std::pair<at::Tensor, at::Tensor> attend(const Problem& problem) {
-  at::Tensor out = at::zeros_like(problem.q, at::MemoryFormat::Contiguous);
-  at::Tensor lse = at::zeros({problem.q.size(0), problem.q.size(1), 1}, problem.q.options().dtype(problem.type()));
+// The log-sum-exp of the logits of each query and head, kept as its two parts so that fp32 loses nothing.
+struct RowSums {
+  at::Tensor top;  // [T, H, 1], the largest logit; 0 where a query sees nothing
+  at::Tensor sum;  // [T, H, 1], of exp(logit - top); 1 where a query sees nothing
+};
+
+struct Attended {
+  at::Tensor out;  // [T, H, D], 0 where a query sees nothing
+  RowSums rows;
+};
+
+Attended attend(const Problem& problem) {
+  const auto column = [&problem](double value) {
+    return at::full({problem.q.size(0), problem.q.size(1), 1}, value, problem.q.options().dtype(problem.type()));
+  };
+  Attended result{at::zeros_like(problem.q, at::MemoryFormat::Contiguous), {column(0), column(1)}};
   for (const QueryChunk& chunk : chunks_of(problem)) {
     if (chunk.first.seen.size() + chunk.second.seen.size() == 0) continue;
     const at::Tensor entry_keys = entries_of(problem, problem.keys.first_keys, problem.keys.second_keys, chunk);
@@ -121,10 +133,11 @@ std::pair<at::Tensor, at::Tensor> attend(const Problem& problem) {
     weights.sub_(top).exp_();
     const at::Tensor sum = weights.sum(2, true);
     sum.masked_fill_(sum.eq(0), 1);
-    put_rows(problem, at::bmm(weights, entry_values).div_(sum), chunk.queries, out);
-    put_rows(problem, sum.log().add_(top), chunk.queries, lse);
+    put_rows(problem, at::bmm(weights, entry_values).div_(sum), chunk.queries, result.out);
+    put_rows(problem, top, chunk.queries, result.rows.top);
+    put_rows(problem, sum, chunk.queries, result.rows.sum);
   }
-  return {out, lse};
+  return result;
 }
 
 // Gradients in the compute type; what is not asked for stays undefined.
@@ -142,20 +155,22 @@ void add_entries(const QueryChunk& chunk, const at::Tensor& gradient, const at::
   }
 }
 
-// With P = exp(logits - lse) and delta = sum over D of dout * out: dvalues = P' dout, dlogits = P * (dout values' -
-// delta), dq = scale * dlogits keys, dkeys = scale * dlogits' q, dbias = sum over rows of dlogits.
-void add_chunk_gradients(const Problem& problem, const QueryChunk& chunk, const at::Tensor& dout, const at::Tensor& out,
-                         const at::Tensor& lse, const Gradients& gradients) {
+// With E = exp(logits - top), P = E / sum and a = dout / sum: dvalues = P' dout = E' a,
+// dlogits = P * (dout values' - delta) = E * (a values' - delta / sum), where delta is the row sum of P * (dout
+// values'), dq = scale * dlogits keys, dkeys = scale * dlogits' q, dbias = sum over rows of dlogits.
+void add_chunk_gradients(const Problem& problem, const QueryChunk& chunk, const at::Tensor& dout,
+                         const RowSums& row_sums, const Gradients& gradients) {
   const at::Tensor entry_keys = entries_of(problem, problem.keys.first_keys, problem.keys.second_keys, chunk);
   const at::Tensor entry_values = entries_of(problem, problem.keys.first_values, problem.keys.second_values, chunk);
   const at::Tensor rows = rows_of(problem, problem.q, chunk.queries).mul(problem.options.scale);
-  const at::Tensor dout_rows = rows_of(problem, dout, chunk.queries);
-  const at::Tensor delta = dout_rows.mul(rows_of(problem, out, chunk.queries)).sum(2, true);
+  const at::Tensor sum = rows_of(problem, row_sums.sum, chunk.queries);
+  const at::Tensor a = rows_of(problem, dout, chunk.queries).div(sum);
   at::Tensor weights = chunk_logits(problem, chunk, rows, entry_keys);
-  weights.sub_(rows_of(problem, lse, chunk.queries)).exp_();
-  add_entries(chunk, at::bmm(weights.transpose(1, 2), dout_rows), gradients.first_values, gradients.second_values);
-  const at::Tensor dlogits = at::bmm(dout_rows, entry_values.transpose(1, 2)).sub_(delta).mul_(weights);
-  weights.reset();
+  weights.sub_(rows_of(problem, row_sums.top, chunk.queries)).exp_();
+  add_entries(chunk, at::bmm(weights.transpose(1, 2), a), gradients.first_values, gradients.second_values);
+  const at::Tensor dlogits = at::bmm(a, entry_values.transpose(1, 2)).mul_(weights);
+  const at::Tensor delta = dlogits.sum(2, true);
+  dlogits.addcmul_(weights, delta.div_(sum), -1);
   put_rows(problem, at::bmm(dlogits, entry_keys).mul_(problem.options.scale), chunk.queries, gradients.q);
   add_entries(chunk, at::bmm(dlogits.transpose(1, 2), rows), gradients.first_keys, gradients.second_keys);
   if (gradients.first_bias.defined() && chunk.first.seen.size() > 0) {
@@ -164,7 +179,7 @@ void add_chunk_gradients(const Problem& problem, const QueryChunk& chunk, const 
   }
 }
 
-Gradients gradients_of(const Problem& problem, const at::Tensor& dout, const at::Tensor& out, const at::Tensor& lse) {
+Gradients gradients_of(const Problem& problem, const at::Tensor& dout, const RowSums& row_sums) {
   const auto zeros = [&problem](const at::Tensor& x) {
     return x.defined() ? at::zeros(x.sizes(), x.options().dtype(problem.type())) : at::Tensor();
   };
@@ -173,25 +188,33 @@ Gradients gradients_of(const Problem& problem, const at::Tensor& dout, const at:
                       zeros(keys.first_bias), zeros(keys.second_keys), zeros(keys.second_values)};
   for (const QueryChunk& chunk : chunks_of(problem)) {
     if (chunk.first.seen.size() + chunk.second.seen.size() == 0) continue;
-    add_chunk_gradients(problem, chunk, dout, out, lse, gradients);
+    add_chunk_gradients(problem, chunk, dout, row_sums, gradients);
   }
   return gradients;
 }
 
+using OptionalTensor = std::optional<at::Tensor>;
+
+OptionalTensor optional(const at::Tensor& x) { return x.defined() ? OptionalTensor(x) : std::nullopt; }
+
 struct TwoRangeAttention : torch::autograd::Function<TwoRangeAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& first_keys,
-                            const at::Tensor& first_values, const at::Tensor& first_bias, const at::Tensor& second_keys,
-                            const at::Tensor& second_values, const TwoRangeBounds& bounds,
-                            const TwoRangeOptions& options) {
-    const Problem problem{
-        q.contiguous(), {first_keys, first_values, first_bias, second_keys, second_values}, bounds, options};
-    const auto [out, lse] = attend(problem);
-    context->save_for_backward({problem.q, first_keys, first_values, first_bias, second_keys, second_values,
-                                bounds.first_begin, bounds.first_end, bounds.second_begin, bounds.second_end, out,
-                                lse});
+                            const at::Tensor& first_values, const OptionalTensor& first_bias,
+                            const OptionalTensor& second_keys, const OptionalTensor& second_values,
+                            const TwoRangeBounds& bounds, const TwoRangeOptions& options) {
+    const auto tensor = [](const OptionalTensor& x) { return x.value_or(at::Tensor()); };
+    const Problem problem{q.contiguous(),
+                          {first_keys, first_values, tensor(first_bias), tensor(second_keys), tensor(second_values)},
+                          bounds,
+                          options};
+    const Attended attended = attend(problem);
+    const TwoRangeKeys& keys = problem.keys;
+    context->save_for_backward({problem.q, keys.first_keys, keys.first_values, keys.first_bias, keys.second_keys,
+                                keys.second_values, bounds.first_begin, bounds.first_end, bounds.second_begin,
+                                bounds.second_end, attended.rows.top, attended.rows.sum});
     context->saved_data["scale"] = options.scale;
     context->saved_data["chunk_bytes"] = options.chunk_bytes;
-    return out;
+    return attended.out;
   }
 
   static variable_list backward(AutogradContext* context, variable_list output_gradients) {
@@ -200,7 +223,7 @@ struct TwoRangeAttention : torch::autograd::Function<TwoRangeAttention> {
                           {s[1], s[2], s[3], s[4], s[5]},
                           {s[6], s[7], s[8], s[9]},
                           {context->saved_data["scale"].toDouble(), context->saved_data["chunk_bytes"].toInt()}};
-    const Gradients g = gradients_of(problem, output_gradients[0].contiguous(), s[10], s[11]);
+    const Gradients g = gradients_of(problem, output_gradients[0].contiguous(), {s[10], s[11]});
     const auto cast = [](const at::Tensor& gradient, const at::Tensor& input) {
       return gradient.defined() ? gradient.to(input.scalar_type()) : gradient;
     };
@@ -254,8 +277,8 @@ at::Tensor two_range_attention(const at::Tensor& q, const TwoRangeKeys& keys, co
     DGA_CHECK(!bounds.second_begin.defined() && !bounds.second_end.defined(),
               "two_range_attention: bounds of a second list without its keys");
   }
-  return TwoRangeAttention::apply(q, keys.first_keys, keys.first_values, keys.first_bias, keys.second_keys,
-                                  keys.second_values, bounds, options);
+  return TwoRangeAttention::apply(q, keys.first_keys, keys.first_values, optional(keys.first_bias),
+                                  optional(keys.second_keys), optional(keys.second_values), bounds, options);
 }
 
 }  // namespace dga

@@ -32,7 +32,7 @@ struct TwoRangeOptions {
 };
 
 /// Softmax attention over both ranges together: q [T, H, D] -> [T, H, D]. Logits, softmax and sums are fp32 (double
-/// for double). Queries are taken in chunks; only the output and the log-sum-exp are kept for the backward pass, which
+/// for double). Queries are taken in chunks; only the inputs and the log-sum-exp are kept for the backward pass, which
 /// computes the logits again. Exact gradients for q, keys, values and bias. A query that sees nothing gives zeros.
 /// Chunks depend on shapes and bounds alone, never on keys: an entry outside a query's ranges cannot change its bits.
 at::Tensor two_range_attention(const at::Tensor& q, const TwoRangeKeys& keys, const TwoRangeBounds& bounds,
