@@ -4,6 +4,7 @@
 #include <glob.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -38,10 +39,16 @@ void rename_synced(const fs::path& from, const fs::path& to) {
 
 void write_file_atomic(const fs::path& path, std::string_view bytes) {
   const fs::path temporary = str(path.string(), ".tmp.", getpid());
-  OutputFile out(temporary);
-  out.write(bytes);
-  out.close_synced();
-  rename_synced(temporary, path);
+  try {
+    OutputFile out(temporary);
+    out.write(bytes);
+    out.close_synced();
+    rename_synced(temporary, path);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove(temporary, ignored);
+    throw;
+  }
 }
 
 std::vector<fs::path> expand_glob(const std::string& pattern) {
@@ -51,6 +58,9 @@ std::vector<fs::path> expand_glob(const std::string& pattern) {
   if (result == 0) paths.assign(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
   globfree(&matches);
   DGA_CHECK_INPUT(result == 0 || result == GLOB_NOMATCH, "cannot list ", pattern, ": ", std::strerror(errno));
+  // The alternatives of a brace come one after the other and may overlap.
+  std::sort(paths.begin(), paths.end());
+  paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
   return paths;
 }
 

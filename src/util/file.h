@@ -19,7 +19,8 @@ void sync_path(const std::filesystem::path& path);
 /// Renames `from` to `to` (replacing a file) and syncs the folder, so that the new name survives a power loss.
 void rename_synced(const std::filesystem::path& from, const std::filesystem::path& to);
 
-/// Files that match a glob (`*`, `?`, `[..]`, `**` is not special), sorted; a folder or plain path matches itself.
+/// Files that match a glob (`*`, `?`, `[..]`, `{a,b}`, a leading `~`; `**` is not special), each once, sorted by their
+/// bytes; a folder or plain path matches itself.
 std::vector<std::filesystem::path> expand_glob(const std::string& pattern);
 
 /// An open file written from front to back; every failure throws with the path (a full disk included).

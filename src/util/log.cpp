@@ -50,9 +50,13 @@ void clear_status() {
 void set_level(Level level) { logger()->set_level(to_spdlog(level)); }
 
 void add_file(const std::filesystem::path& path) {
-  auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string(), /*truncate=*/false);
-  sink->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
-  logger()->sinks().push_back(sink);
+  try {
+    auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string(), /*truncate=*/false);
+    sink->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
+    logger()->sinks().push_back(sink);
+  } catch (const spdlog::spdlog_ex& e) {
+    fail(ExitCode::failure, "cannot write ", path.string(), ": ", e.what());
+  }
 }
 
 void write(Level level, const std::string& message) {

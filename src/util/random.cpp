@@ -32,7 +32,7 @@ uint64_t CounterRng::bits(uint64_t counter) const { return mix(key_ + (counter +
 
 double CounterRng::uniform(uint64_t counter) const { return static_cast<double>(bits(counter) >> 11) * 0x1.0p-53; }
 
-std::vector<int64_t> CounterRng::permutation(int64_t n) const { 
+std::vector<int64_t> CounterRng::permutation(int64_t n) const {
   std::vector<int64_t> order(static_cast<size_t>(n));
   std::iota(order.begin(), order.end(), int64_t{0});
   for (uint64_t i = static_cast<uint64_t>(n); i > 1; --i) std::swap(order[i - 1], order[below(bits(i), i)]);
