@@ -1,0 +1,65 @@
+#pragma once
+
+#include <ATen/ATen.h>
+#include <torch/autograd.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "attention/attention.h"
+#include "util/error.h"
+
+/// Inputs and settings shared by the attention tests.
+namespace dga::testing {
+
+struct Heads {
+  int64_t batch = 1, length = 1, heads = 1, kv_heads = 1, width = 4;
+};
+
+/// Random q [B, L, H, D], k, v [B, L, G, D].
+inline std::vector<at::Tensor> random_heads(const Heads& s, at::ScalarType type = at::kDouble) {
+  const auto options = at::TensorOptions().dtype(at::kDouble);
+  // Sharper than unit normals, so that some attention weights are far from uniform.
+  return {at::randn({s.batch, s.length, s.heads, s.width}, options).mul(1.5).to(type),
+          at::randn({s.batch, s.length, s.kv_heads, s.width}, options).mul(1.5).to(type),
+          at::randn({s.batch, s.length, s.kv_heads, s.width}, options).to(type)};
+}
+
+using HeadsFunction = std::function<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&)>;
+
+/// Output and the gradients of q, k and v for the weights `dout` of the output.
+inline std::vector<at::Tensor> with_gradients(const HeadsFunction& f, const std::vector<at::Tensor>& inputs,
+                                              const at::Tensor& dout) {
+  std::vector<at::Tensor> leaves;
+  for (const at::Tensor& x : inputs) leaves.push_back(x.detach().clone().set_requires_grad(true));
+  std::vector<at::Tensor> result = {f(leaves[0], leaves[1], leaves[2])};
+  for (const at::Tensor& x : torch::autograd::grad({result[0]}, leaves, {dout})) result.push_back(x);
+  result[0] = result[0].detach();
+  return result;
+}
+
+inline const char* kTensorNames[] = {"output", "gradient of q", "gradient of k", "gradient of v"};
+
+inline AttentionConfig full_config(AttentionBackend backend) {
+  AttentionConfig config;
+  config.backend = backend;
+  return config;
+}
+
+inline AttentionConfig dga_config(Selection selection) {
+  AttentionConfig config;
+  config.kind = AttentionKind::dga;
+  config.selection = selection;
+  return config;
+}
+
+inline std::string describe(const AttentionConfig& c) {
+  return str(config::name_of(c.selection), " ratio ", c.focal_ratio, " group ", c.group_size, " S ", c.sampled_queries,
+             " ", config::name_of(c.query_sampling), " window ", c.local_window, " weights ",
+             config::name_of(c.group_weights), " complementary ", c.complementary, " bias ",
+             config::name_of(c.group_bias), " block ", c.block_size, " x ", c.local_blocks);
+}
+
+}  // namespace dga::testing
