@@ -1,6 +1,7 @@
 // kill -9 at every stage of a write, and at moments that nobody chose.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <csignal>
@@ -62,7 +63,7 @@ TEST(Interruption, AtEveryStageThePreviousCheckpointStays) {
                                                           {"replace", 0, 2},
                                                           {"publish", 0, 2},
                                                           {"done", 0, 2}}) {
-    const TemporaryFolder root;
+    const TempFolder root;
     write_checkpoint(root.path(), example(1));
     const int status = wait_for(in_child([&] { write_checkpoint(root.path(), dying_at(stage, occurrence)); }));
     ASSERT_TRUE(WIFSIGNALED(status)) << stage;
@@ -76,7 +77,7 @@ TEST(Interruption, AtEveryStageThePreviousCheckpointStays) {
 }
 
 TEST(Interruption, InTheMiddleOfAPartWrite) {
-  const TemporaryFolder root;
+  const TempFolder root;
   write_checkpoint(root.path(), example(1));
   CheckpointContent content = example(2);
   content.parts.emplace_back([](const fs::path& folder) {
@@ -91,7 +92,7 @@ TEST(Interruption, InTheMiddleOfAPartWrite) {
 
 TEST(Interruption, ReplacingACheckpointNeverLosesIt) {
   for (const char* stage : {"sync", "manifest", "replace", "publish", "done"}) {
-    const TemporaryFolder root;
+    const TempFolder root;
     write_checkpoint(root.path(), example(2));
     wait_for(in_child([&] { write_checkpoint(root.path(), dying_at(stage, 0)); }));
     clean_up_leftovers(root.path());
@@ -101,7 +102,7 @@ TEST(Interruption, ReplacingACheckpointNeverLosesIt) {
 }
 
 TEST(Interruption, AtRandomMomentsOfALongRun) {
-  const TemporaryFolder root;
+  const TempFolder root;
   write_checkpoint(root.path(), example(0));
   int64_t done = 0;
   for (int round = 0; round < 12; ++round) {

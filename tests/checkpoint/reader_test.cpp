@@ -21,7 +21,7 @@ std::string failure_of(const CheckpointFolder& checkpoint) {
 }
 
 TEST(ListCheckpoints, OrdersByNumberAndIgnoresTheRest) {
-  const TemporaryFolder root;
+  const TempFolder root;
   for (const char* name :
        {"step-9", "step-100", "step-20", "step-", "step-1x", "step--3", ".writing-step-7", "other"}) {
     fs::create_directory(root.path() / name);
@@ -34,7 +34,7 @@ TEST(ListCheckpoints, OrdersByNumberAndIgnoresTheRest) {
 }
 
 TEST(VerifyCheckpoint, EveryDamagedFileIsNamed) {
-  const TemporaryFolder root;
+  const TempFolder root;
   for (const std::string name : {"weights", "state.json", "manifest.json"}) {
     const CheckpointFolder checkpoint{6, write_checkpoint(root.path(), example(6))};
     const fs::path path = checkpoint.path / name;
@@ -54,7 +54,7 @@ TEST(VerifyCheckpoint, EveryDamagedFileIsNamed) {
 }
 
 TEST(VerifyCheckpoint, RefusesAStrangersFileAndAnotherStep) {
-  const TemporaryFolder root;
+  const TempFolder root;
   const CheckpointFolder checkpoint{6, write_checkpoint(root.path(), example(6))};
   put(checkpoint.path / "model-00001.safetensors", "from elsewhere");
   EXPECT_NE(failure_of(checkpoint).find("model-00001.safetensors"), std::string::npos);
@@ -64,7 +64,7 @@ TEST(VerifyCheckpoint, RefusesAStrangersFileAndAnotherStep) {
 }
 
 TEST(NewestCompleteCheckpoint, SkipsDamagedOnes) {
-  const TemporaryFolder root;
+  const TempFolder root;
   EXPECT_FALSE(newest_complete_checkpoint(root.path()).has_value());
   for (const int64_t step : {8, 9, 10}) write_checkpoint(root.path(), example(step));
   EXPECT_EQ(newest_complete_checkpoint(root.path())->step, 10);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <csignal>
@@ -23,7 +24,7 @@ std::vector<int64_t> steps(const fs::path& root) {
 }
 
 TEST(WriteCheckpoint, HoldsWhatThePartsWrote) {
-  const TemporaryFolder root;
+  const TempFolder root;
   const fs::path folder = write_checkpoint(root.path(), example(7));
   EXPECT_EQ(folder, root.path() / "step-7");
   EXPECT_EQ(contents(folder / "state.json"), "step 7");
@@ -32,7 +33,7 @@ TEST(WriteCheckpoint, HoldsWhatThePartsWrote) {
 }
 
 TEST(WriteCheckpoint, ReplacesAnExistingOne) {
-  const TemporaryFolder root;
+  const TempFolder root;
   const fs::path folder = write_checkpoint(root.path(), example(7));
   put(folder / "weights", "damaged");
   write_checkpoint(root.path(), example(7));
@@ -41,7 +42,7 @@ TEST(WriteCheckpoint, ReplacesAnExistingOne) {
 }
 
 TEST(WriteCheckpoint, FailingPartLeavesNothingBehind) {
-  const TemporaryFolder root;
+  const TempFolder root;
   write_checkpoint(root.path(), example(1));
   CheckpointContent content = example(2);
   content.parts.emplace_back([](const fs::path&) { fail(ExitCode::failure, "No space left on device"); });
@@ -57,7 +58,7 @@ TEST(WriteCheckpoint, FailingPartLeavesNothingBehind) {
 }
 
 TEST(WriteCheckpoint, FileSizeLimitIsReportedAndThePreviousOneStays) {
-  const TemporaryFolder root;
+  const TempFolder root;
   write_checkpoint(root.path(), example(1));
   const pid_t child = fork();
   if (child == 0) {
@@ -81,7 +82,7 @@ TEST(WriteCheckpoint, FileSizeLimitIsReportedAndThePreviousOneStays) {
 }
 
 TEST(Retention, KeepsTheNewestAndEveryMultiple) {
-  const TemporaryFolder root;
+  const TempFolder root;
   for (const int64_t step : {10, 20, 30, 40, 50, 60}) write_checkpoint(root.path(), example(step));
   CheckpointConfig config;
   config.keep_last = 2;
@@ -97,7 +98,7 @@ TEST(Retention, KeepsTheNewestAndEveryMultiple) {
 }
 
 TEST(BackgroundWriter, ReturnsBeforeTheWriteEnds) {
-  const TemporaryFolder root;
+  const TempFolder root;
   BackgroundWriter writer(root.path(), {});
   std::promise<void> released;
   CheckpointContent content = example(3);
@@ -110,7 +111,7 @@ TEST(BackgroundWriter, ReturnsBeforeTheWriteEnds) {
 }
 
 TEST(BackgroundWriter, WithoutBackgroundTheCheckpointIsThereAfterSubmit) {
-  const TemporaryFolder root;
+  const TempFolder root;
   CheckpointConfig config;
   config.background = false;
   BackgroundWriter writer(root.path(), config);
@@ -119,7 +120,7 @@ TEST(BackgroundWriter, WithoutBackgroundTheCheckpointIsThereAfterSubmit) {
 }
 
 TEST(BackgroundWriter, AppliesRetention) {
-  const TemporaryFolder root;
+  const TempFolder root;
   {
     CheckpointConfig config;
     config.keep_last = 1;
@@ -130,7 +131,7 @@ TEST(BackgroundWriter, AppliesRetention) {
 }
 
 TEST(BackgroundWriter, FailureReachesTheNextWaitOnly) {
-  const TemporaryFolder root;
+  const TempFolder root;
   BackgroundWriter writer(root.path(), {});
   CheckpointContent broken = example(1);
   broken.parts.emplace_back([](const fs::path&) { throw std::runtime_error("No space left on device"); });

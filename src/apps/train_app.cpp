@@ -1,0 +1,36 @@
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "apps/apps.h"
+#include "train/session.h"
+
+namespace dga {
+namespace {
+
+struct TrainAppOptions {
+  std::string config;
+  std::vector<std::string> assignments;
+  bool resume = false;
+};
+
+}  // namespace
+
+void add_train_app(CLI::App& root, AppContext& context) {
+  CLI::App* app = root.add_subcommand("train", "Train a model as a config says.");
+  auto options = std::make_shared<TrainAppOptions>();
+  app->add_option("config", options->config, "YAML file of the run; --set alone can describe one too");
+  add_set_option(*app, options->assignments);
+  app->add_flag("--resume", options->resume,
+                "go on from the newest complete checkpoint of the run folder, or start if there is none");
+  app->footer(
+      "SIGINT or SIGTERM ends the run after the step in progress, saved, with exit code 130 or 143; a second one "
+      "ends it at once. A loss or gradient that is not finite ends it with exit code 5 before weights change.");
+  app->callback([options, &context] {
+    context.action = [options, &context] {
+      const LoadedRun run = load_run(options->config, options->assignments, RunUse::training);
+      return train(run, context.command_line, options->resume ? Start::resume : Start::fresh);
+    };
+  });
+}
+
+}  // namespace dga

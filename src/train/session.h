@@ -1,0 +1,26 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "run/run_config.h"
+#include "train/trainer.h"
+
+namespace dga {
+
+/// Device, loader and model of a run, and threads and determinism of the process as the config says.
+TrainerParts assemble(const LoadedRun& run, std::optional<CheckpointFolder> resume_from);
+
+/// The newest complete checkpoint of the run folder, leftovers cleaned up; nothing where none was saved yet. Throws an
+/// input error where there are some and none is complete.
+std::optional<CheckpointFolder> find_checkpoint(const RunConfig& config);
+
+enum class Start { fresh, resume };
+
+/// Trains as the config says, from the beginning or from the newest complete checkpoint of the run folder (from the
+/// beginning if there is none yet): `dga train`. Refuses a fresh start in a folder that holds a run, and a folder that
+/// another process is training in. `command_line` goes into the run's provenance.
+ExitCode train(const LoadedRun& run, const std::vector<std::string>& command_line, Start start);
+
+}  // namespace dga

@@ -1,0 +1,96 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "checkpoint/reader.h"
+#include "checkpoint/writer.h"
+#include "data/loader.h"
+#include "loss/linear_cross_entropy.h"
+#include "model/llama.h"
+#include "optim/adamw.h"
+#include "run/run_config.h"
+#include "train/flop_counter.h"
+#include "train/held_out.h"
+#include "train/metrics_log.h"
+#include "train/micro_batch.h"
+#include "train/outlier_filter.h"
+#include "train/step_record.h"
+#include "train/training_state.h"
+#include "util/timer.h"
+
+namespace dga {
+
+/// What a run is made of.
+struct TrainerParts {
+  std::filesystem::path run_folder;
+  std::shared_ptr<const Tokenizer> tokenizer;  // null where all text is token bins
+  std::unique_ptr<Loader> loader;
+  std::unique_ptr<Llama> model;
+  std::optional<CheckpointFolder> resume_from;  // verified
+};
+
+/// Trains a model step by step and keeps its run folder.
+class Trainer {
+ public:
+  /// Selects the trainable parameters and, with `resume_from`, takes over that checkpoint's state.
+  Trainer(const LoadedRun& run, TrainerParts parts);
+
+  /// Steps until train.steps, or until SIGINT or SIGTERM has arrived; saves at the end of either. Returns ok,
+  /// interrupted or terminated. Throws a numerics error as train_step() does.
+  ExitCode run();
+
+  /// One update. Throws a numerics error that names the documents, before any weight has changed, where the loss or the
+  /// gradient norm is not finite.
+  StepRecord train_step();
+
+  /// Writes a checkpoint of the present state, unless the last one is of this step.
+  void save();
+  /// Waits for the checkpoint that is being written; throws if it failed.
+  void finish_saving() { writer_.wait(); }
+
+  const Llama& model() const { return *model_; }
+  const TrainingState& state() const { return state_; }
+  int64_t trainable_count() const;  // numbers, not tensors
+
+ private:
+  /// The loss of a step, part by part, on the model's device.
+  struct StepLoss {
+    std::vector<at::Tensor> nll_sums;   // float64 scalars, one for each micro-batch
+    std::vector<at::Tensor> loss_sums;  // the same with z-loss
+  };
+  void restore(const CheckpointFolder& checkpoint);
+  Batch next_batch(StepRecord& record);
+  std::vector<MicroBatch> split(const Batch& batch) const;
+  LossSum loss_of(const MicroBatch& part) const;
+  void read_loss(const StepLoss& loss, const Batch& batch, StepRecord& record) const;
+  void require_finite_norm(const StepRecord& record, const Batch& batch) const;
+  void skip_update(const StepRecord& record, const Batch& batch);
+  void report(const StepRecord& record);
+  bool is_due(int64_t every_steps) const;
+  ExitCode stop(int signal);
+
+  RunConfig config_;
+  std::filesystem::path folder_;
+  HfExport description_;
+  std::unique_ptr<Llama> model_;
+  std::unique_ptr<Loader> loader_;
+  std::vector<TrainedParameter> trainable_;
+  AdamW optimizer_;
+  OutlierFilter outliers_;
+  TrainingState state_;
+  std::optional<MetricsLog> metrics_;
+  BackgroundWriter writer_;
+  std::optional<HeldOutEvaluation> held_out_;
+  FlopCounter flops_;
+  std::optional<double> peak_;  // FLOP/s
+  Interval interval_;
+  Timer since_start_;
+  int64_t first_step_ = 0;  // of this process, less one
+  int64_t saved_step_ = -1;
+};
+
+}  // namespace dga

@@ -1,0 +1,96 @@
+#include "train/training_state.h"
+
+#include <ATen/ATen.h>
+
+#include "tensor/tensor_file.h"
+#include "util/error.h"
+#include "util/file.h"
+#include "util/log.h"
+
+namespace dga {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kStateName = "state.json";
+constexpr const char* kOptimizerName = "optimizer.safetensors";
+
+at::Tensor take(const at::Tensor& tensor, Snapshot snapshot) {
+  return snapshot == Snapshot::copied ? tensor.detach().to(at::kCPU, tensor.scalar_type(), false, /*copy=*/true)
+                                      : tensor.detach();
+}
+
+/// save_hf makes its folder itself, so the model is written into one of its own and its files moved up.
+void write_model(const fs::path& folder, const std::vector<NamedParameter>& parameters, const HfExport& description) {
+  const fs::path own = folder / "model";
+  save_hf(own, parameters, description);
+  for (const fs::directory_entry& entry : fs::directory_iterator(own)) {
+    fs::rename(entry.path(), folder / entry.path().filename());
+  }
+  fs::remove(own);
+}
+
+}  // namespace
+
+nlohmann::json to_json(const TrainingState& state) {
+  return {{"step", state.step},
+          {"tokens", state.tokens},
+          {"optimizer_updates", state.optimizer_updates},
+          {"metrics_bytes", state.metrics_bytes},
+          {"seed", state.seed},
+          {"outliers", {{"norms", state.outliers.norms}, {"skipped", state.outliers.skipped}}},
+          {"loader", state.loader},
+          {"config_hash", state.config_hash},
+          {"config", state.config}};
+}
+
+TrainingState read_training_state(const fs::path& checkpoint) {
+  const fs::path path = checkpoint / kStateName;
+  TrainingState state;
+  try {
+    const nlohmann::json json = nlohmann::json::parse(read_file(path));
+    json.at("step").get_to(state.step);
+    json.at("tokens").get_to(state.tokens);
+    json.at("optimizer_updates").get_to(state.optimizer_updates);
+    json.at("metrics_bytes").get_to(state.metrics_bytes);
+    json.at("seed").get_to(state.seed);
+    json.at("outliers").at("norms").get_to(state.outliers.norms);
+    json.at("outliers").at("skipped").get_to(state.outliers.skipped);
+    state.loader = json.at("loader");
+    json.at("config_hash").get_to(state.config_hash);
+    json.at("config").get_to(state.config);
+  } catch (const nlohmann::json::exception& error) {
+    fail(ExitCode::input, path.string(), " is not the state of a run: ", error.what());
+  }
+  return state;
+}
+
+CheckpointContent make_checkpoint(const TrainingState& state, const Llama& model, const HfExport& description,
+                                  const AdamW& optimizer, Snapshot snapshot) {
+  std::vector<NamedParameter> weights;
+  for (const NamedParameter& parameter : model.parameters()) {
+    weights.push_back({parameter.name, take(parameter.value, snapshot)});
+  }
+  NamedTensors moments;
+  for (const auto& [name, tensor] : optimizer.state()) moments[name] = take(tensor, snapshot);
+
+  CheckpointContent content;
+  content.step = state.step;
+  content.parts = {[weights, description](const fs::path& folder) { write_model(folder, weights, description); },
+                   [moments](const fs::path& folder) { write_tensors(folder / kOptimizerName, moments); },
+                   [text = to_json(state).dump(2) + "\n"](const fs::path& folder) {
+                     OutputFile file(folder / kStateName);
+                     file.write(text);
+                     file.close_synced();
+                   }};
+  content.on_stage = [step = state.step](std::string_view stage) {
+    log::debug("checkpoint of step ", step, ": ", stage);
+  };
+  return content;
+}
+
+void restore_tensors(const fs::path& checkpoint, const TrainingState& state, const Llama& model, AdamW& optimizer) {
+  load_weights(checkpoint, model.parameters(), model.config().tie_word_embeddings);
+  optimizer.restore(read_tensors(checkpoint / kOptimizerName), state.optimizer_updates);
+}
+
+}  // namespace dga
