@@ -102,9 +102,9 @@ void RunConfig::check(config::Checker& c) const {
       str("must be a multiple of train.micro_batch_size, ", train.micro_batch_size, "; got ", train.global_batch_size));
   c.require(schedule.warmup_steps <= train.steps, "schedule.warmup_steps",
             str("must be at most train.steps, ", train.steps, "; got ", schedule.warmup_steps));
-  c.require(schedule.decay_steps <= train.steps - schedule.warmup_steps, "schedule.decay_steps",
-            str("must be at most the steps after warm-up, ", train.steps - schedule.warmup_steps, "; got ",
-                schedule.decay_steps));
+  const int64_t after_warmup = std::max<int64_t>(0, train.steps - schedule.warmup_steps);
+  c.require(schedule.decay_steps <= after_warmup, "schedule.decay_steps",
+            str("must be at most the steps after warm-up, ", after_warmup, "; got ", schedule.decay_steps));
   c.require(eval.every_steps == 0 || !eval.sources.empty(), "eval.every_steps",
             "evaluation inside training needs eval.sources; name held-out text, or set it to 0");
   const bool bad_tokenizer = !data.tokenizer.empty() && std::filesystem::path(data.tokenizer).extension() == ".json";
