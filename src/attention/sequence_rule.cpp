@@ -11,10 +11,6 @@
 namespace dga {
 namespace {
 
-at::Tensor position_tensor(const std::vector<int64_t>& positions, at::Device device) {
-  return at::tensor(positions, at::kLong).to(device);
-}
-
 FocalSplit choose_focal(const SequenceTokens& tokens, const AttentionConfig& config, const RandomKey& key,
                         int64_t number) {
   const int64_t length = tokens.k.size(0), kv_heads = tokens.kv_heads();
@@ -32,9 +28,8 @@ FocalSplit choose_focal(const SequenceTokens& tokens, const AttentionConfig& con
     return split_at(at::stack(rows).to(tokens.k.device()), length);
   }
   const CounterRng rng({key.seed, part(key.layer), part(number)});
-  const at::Tensor positions =
-      position_tensor(sampled_positions(config.query_sampling, config.sampled_queries, length, rng), tokens.k.device());
-  const at::Tensor queries = tokens.q.detach().index_select(0, positions);
+  const std::vector<int64_t> positions = sampled_positions(config.query_sampling, config.sampled_queries, length, rng);
+  const at::Tensor queries = tokens.q.detach().index_select(0, at::tensor(positions, at::kLong).to(tokens.q.device()));
   return split_by_importance(sampled_importance(queries, positions, tokens.k.detach(), tokens.scale()), focal);
 }
 

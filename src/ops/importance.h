@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
 
 /// How much attention tokens receive from chosen queries; decides which stay focal. L length, S sampled queries,
 /// H query heads, G key-value heads, D head dim, B block size. No gradients; fp32 (double for double); the same inputs
@@ -10,10 +11,10 @@
 namespace dga {
 
 /// I_j [G, L] = sum over the sampled queries at positions s >= j and over the H / G query heads of a KV head of
-/// softmax over j <= s of scale * q_s.k_j. q [S, H, D] the queries at positions [S] (int64, increasing, below L);
+/// softmax over j <= s of scale * q_s.k_j. q [S, H, D] the queries at `positions` (S of them, increasing, below L);
 /// k [L, G, D]. At most `chunk_bytes` of logits at once (0: a default).
-at::Tensor sampled_importance(const at::Tensor& q, const at::Tensor& positions, const at::Tensor& k, double scale,
-                              int64_t chunk_bytes = 0);
+at::Tensor sampled_importance(const at::Tensor& q, const std::vector<int64_t>& positions, const at::Tensor& k,
+                              double scale, int64_t chunk_bytes = 0);
 
 struct BlockRule {
   int64_t block_size = 1;

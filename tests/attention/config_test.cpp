@@ -153,7 +153,7 @@ TEST(VisiblePairs, StayWithinTheStatedBoundUnderGlobalAndRandom) {
         const double expected = visible_pairs(config, AttentionKind::dga, length);
         EXPECT_LE(std::abs(actual - expected), 7 * focal * groups) << describe(config);
         // Scattered focal tokens lie near an even spread, so the count is far better than its bound.
-        if (selection == Selection::random) {
+        if (selection == Selection::random && length > 100) {
           EXPECT_LE(std::abs(actual / expected - 1), 0.05) << describe(config);
         }
       }

@@ -42,7 +42,6 @@ TEST(Importance, SampledQueriesEqualLoops) {
   const int64_t length = 23, heads = 4, kv_heads = 2;
   const at::Tensor q = normal({length, heads, 3}), k = normal({length, kv_heads, 3});
   const std::vector<int64_t> positions = {0, 4, 5, 17, 22};
-  const at::Tensor position_tensor = at::tensor(positions, at::kLong);
   at::Tensor expected = at::zeros({kv_heads, length}, at::kDouble);
   for (int64_t g = 0; g < kv_heads; ++g) {
     std::vector<double> sums(length);
@@ -52,8 +51,9 @@ TEST(Importance, SampledQueriesEqualLoops) {
     expected[g] = at::tensor(sums, at::kDouble);
   }
   for (const int64_t chunk_bytes : {0, 1, 2000}) {
-    EXPECT_TRUE(compare(sampled_importance(q.index_select(0, position_tensor), position_tensor, k, 0.6, chunk_bytes),
-                        expected, 1e-13));
+    EXPECT_TRUE(
+        compare(sampled_importance(q.index_select(0, at::tensor(positions, at::kLong)), positions, k, 0.6, chunk_bytes),
+                expected, 1e-13));
   }
 }
 
