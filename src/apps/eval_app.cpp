@@ -43,7 +43,11 @@ LoadedRun load_evaluation(const EvalAppOptions& options) {
   std::vector<std::string> assignments = model_folder_assignments(find_weights(options, config_file));
   assignments.insert(assignments.end(), options.assignments.begin(), options.assignments.end());
   LoadedRun run = load_run(config_file, assignments);
-  if (run.config.eval.context_lengths.empty()) run.config.eval.context_lengths = {run.config.data.context_length};
+  std::vector<int64_t>& lengths = run.config.eval.context_lengths;
+  for (const std::string& warning : run.warnings) {
+    if (lengths.empty() || warning.starts_with("eval.")) log::warning(warning);  // others are about training
+  }
+  if (lengths.empty()) lengths = {run.config.data.context_length};
   return run;
 }
 

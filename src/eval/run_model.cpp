@@ -55,7 +55,6 @@ Llama load_run_model(const LoadedRun& run) {
   const RunConfig& config = run.config;
   if (config.model.path.empty()) fail(ExitCode::config, "model.path: name a Hugging Face folder to take weights from");
   if (config.parallel.threads > 0) at::set_num_threads(static_cast<int>(config.parallel.threads));
-  for (const std::string& warning : run.warnings) log::warning(warning);
   return Llama::load(config.model.path, run.model, config.attention, static_cast<uint64_t>(config.run.seed),
                      dtype_of_name(config::name_of(config.train.dtype)),
                      select_device(config::name_of(config.run.device)));

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 
+#include "data/encoder.h"
 #include "util/error.h"
 #include "util/file.h"
 #include "util/log.h"
@@ -68,7 +69,9 @@ ScoreInput::ScoreInput(const std::filesystem::path& bin) : path_(bin) {
 }
 
 ScoreInput::ScoreInput(const std::filesystem::path& text, const Tokenizer& tokenizer) : path_(text) {
-  text_tokens_ = tokenizer.encode(read_file(text));
+  const MappedFile file(text);
+  const std::string_view bytes(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  Encoder(tokenizer).append(bytes, TextPosition::document_start, text_tokens_);
   size_ = static_cast<int64_t>(text_tokens_.size());
   DGA_CHECK_INPUT(size_ > 0, text.string(), ": the text has no tokens");
 }

@@ -106,6 +106,15 @@ TEST(EvalTable, RefusesOtherJson) {
   EXPECT_THROW(eval_table({nlohmann::json::object()}), Error);
 }
 
+TEST(EvalTextLine, StatesSizeAndEntropies) {
+  EvalResult result = some_result();
+  EXPECT_EQ(eval_text_line(eval_json(result)),
+            "text: 3 documents, 1000 tokens; entropy of its own tokens in nats: unigram 5.5000, bigram 2.2500");
+  result.text_bytes = 4321;
+  EXPECT_TRUE(contains(eval_text_line(eval_json(result)), "1000 tokens, 4321 bytes;"));
+  EXPECT_THROW(eval_text_line(nlohmann::json::object()), Error);
+}
+
 TEST(AttentionLabel, NamesTheRuleAndOnlyWhatItUses) {
   AttentionConfig config;
   EXPECT_EQ(attention_label(config, 4), "full");

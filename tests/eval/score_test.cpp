@@ -122,6 +122,20 @@ TEST_F(ScoreFile, BadInputsAreNamed) {
   EXPECT_TRUE(contains(open_error(folder_ / "missing.u16"), "missing.u16"));
 }
 
+TEST_F(ScoreFile, TextIsTokenisedWithoutBosAndEos) {
+  const Tokenizer tokenizer(DGA_SOURCE_DIR "/data/tokenizer.model");
+  const std::string text = "Let x be a number.\n\nThen  x = x; see \xC2\xA7 2.";
+  std::ofstream(folder_ / "a.txt", std::ios::binary) << text;
+  const ScoreInput input(folder_ / "a.txt", tokenizer);
+  const std::vector<int32_t> expected = tokenizer.encode(text);
+  ASSERT_EQ(input.size(), static_cast<int64_t>(expected.size()));
+  for (int64_t i = 0; i < input.size(); ++i) EXPECT_EQ(input.at(i), expected[i]);
+  EXPECT_NE(input.at(0), tokenizer.bos_id());
+
+  std::ofstream(folder_ / "empty.txt").flush();
+  error_of([&] { ScoreInput(folder_ / "empty.txt", tokenizer); }, ExitCode::input);
+}
+
 TEST_F(ScoreFile, TokensBeyondTheVocabularyLeaveNoOutput) {
   const fs::path input = write_bin<uint16_t>("a.u16", {1, 2, 3, 4, 5, 100, 7});
   const std::string message = error_of(
