@@ -64,7 +64,7 @@ ExitCode run_tokenize(const TokenizeOptions& options) {
 }  // namespace
 
 void add_tokenize_app(CLI::App& root, AppContext& context) {
-  CLI::App* app = root.add_subcommand("tokenize", "make the token shards of a run's text ahead of time");
+  CLI::App* app = root.add_subcommand("tokenize", "Make the token shards of a run's text ahead of time.");
   app->footer(
       "Training makes the same shards in the background; making them ahead saves the wait. Finished shards are kept:\n"
       "a command that was stopped goes on where it was.");
