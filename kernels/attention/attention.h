@@ -8,10 +8,11 @@
 
 // Attention over two key lists with two contiguous key ranges a query (docs/method.md, "Two ranges per query"): query t
 // sees entries [first_begin(t), first_end(t)) of the compact list and [second_begin(t), second_end(t)) of the second
-// list, under one softmax. Full causal attention, sink-plus-window attention and DGA differ only in the lists and bounds.
+// list, under one softmax. Full causal attention, sink-plus-window attention and DGA differ only in the lists and
+// bounds.
 //
 // Legend: B batch, L queries, H query heads, G KV heads, D head dim, C compact entries, N entries of the second list.
-namespace dga::attention {
+namespace dga::kernels {
 
 /// A bf16 tensor [B, rows, heads, D] in device memory: D contiguous, the other strides in elements, multiples of 8,
 /// base 16-byte aligned.
@@ -42,7 +43,7 @@ struct Shape {
 
 struct ForwardParams {
   Shape shape;
-  TensorRef query;                    // [B, L, H, D]
+  TensorRef query;                       // [B, L, H, D]
   TensorRef compact_key, compact_value;  // [B, C, G, D]
   TensorRef second_key, second_value;    // [B, N, G, D]
   Bounds bounds;
@@ -60,4 +61,27 @@ std::string supports(const Shape& shape);
 /// failing call. Needs supports(shape) to be empty.
 void forward(const ForwardParams& params, cudaStream_t stream);
 
-}  // namespace dga::attention
+struct BackwardParams {
+  Shape shape;
+  TensorRef query, compact_key, compact_value, second_key, second_value;  // as in forward
+  Bounds bounds;
+  const float* compact_bias = nullptr;
+  int64_t bias_stride = 0;
+  float scale = 0;
+  TensorRef output;                                // [B, L, H, D], of the forward pass
+  const float* log_sum_exp = nullptr;              // [B, H, L], of the forward pass
+  TensorRef grad_output;                           // [B, L, H, D]
+  TensorRef grad_query;                            // [B, L, H, D], written
+  TensorRef grad_compact_key, grad_compact_value;  // [B, C, G, D], written
+  TensorRef grad_second_key, grad_second_value;    // [B, N, G, D], written
+  float* grad_bias = nullptr;                      // [B, G, bias_stride], written where compact_bias is given
+  bool deterministic = false;  // same bits at every run; key tiles add to grad_query in a fixed order
+  void* workspace = nullptr;   // backward_workspace_bytes(), 256-byte aligned
+};
+
+size_t backward_workspace_bytes(const Shape& shape, bool deterministic);
+
+/// Computes all gradients on `stream`; allocates and synchronises nothing.
+void backward(const BackwardParams& params, cudaStream_t stream);
+
+}  // namespace dga::kernels

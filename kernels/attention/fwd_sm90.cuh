@@ -2,21 +2,22 @@
 
 #include <cuda_bf16.h>
 
-#include "attention/ranges.cuh"
-#include "common/hopper.cuh"
-#include "common/wgmma.cuh"
+#include "kernels/attention/ranges.cuh"
+#include "kernels/common/hopper.cuh"
+#include "kernels/common/wgmma.cuh"
 
 // Forward kernel for Hopper. A block owns 128 queries of one head: one producer warpgroup streams key and value tiles
 // with bulk tensor copies, two consumer warpgroups hold 64 queries each. Within a warpgroup the product Q K^T of the
-// next tile and P V of this one run while the softmax is computed; across the two, named barriers let the softmax of one
-// run under the products of the other.
-namespace dga::attention {
+// next tile and P V of this one run while the softmax is computed; across the two, named barriers let the softmax of
+// one run under the products of the other.
+namespace dga::kernels {
 
 template <int kHeadDim>
 struct ForwardTile {
   static constexpr int kBlockM = 128;  // queries a block: 64 a consumer warpgroup, what one wgmma takes
-  static constexpr int kBlockN = 128;  // keys a tile: 64 + 64 + 32 accumulator and operand registers a thread at D = 128
-  static constexpr int kStages = 2;    // two tiles of K and V in flight: 128 KiB at D = 128
+  static constexpr int kBlockN =
+      128;                           // keys a tile: 64 + 64 + 32 accumulator and operand registers a thread at D = 128
+  static constexpr int kStages = 2;  // two tiles of K and V in flight: 128 KiB at D = 128
   static constexpr int kConsumers = 2;
   static constexpr int kThreads = 128 * (kConsumers + 1);
   static constexpr int kColumnBlocks = kHeadDim / 64;  // a swizzled row is 128 bytes, 64 elements
@@ -82,8 +83,8 @@ __device__ __forceinline__ void produce(const ForwardArgs& args, ForwardShared<k
                         &shared.key_full[stage], block * 64, tile.start, work.kv_head, work.batch);
     }
     if (kBias && tile.compact) {
-      sm90::tensor_load(&shared.bias[stage][0], &args.bias, &shared.key_full[stage], tile.start, work.kv_head, work.batch,
-                        0);
+      sm90::tensor_load(&shared.bias[stage][0], &args.bias, &shared.key_full[stage], tile.start, work.kv_head,
+                        work.batch, 0);
     }
     sm90::barrier_wait(&shared.value_empty[stage], empty_parity);
     sm90::barrier_arrive_expect_bytes(&shared.value_full[stage], kTileBytes);
@@ -133,7 +134,8 @@ __device__ __forceinline__ void adjust_scores(float (&scores)[64], const KeyTile
   }
 }
 
-/// Turns scores into probabilities relative to the new maxima; returns in `correction` what older sums are multiplied by.
+/// Turns scores into probabilities relative to the new maxima; returns in `correction` what older sums are multiplied
+/// by.
 __device__ __forceinline__ void softmax_tile(float (&scores)[64], RowState& state, float (&correction)[2],
                                              float scale_log2) {
 #pragma unroll
@@ -145,13 +147,13 @@ __device__ __forceinline__ void softmax_tile(float (&scores)[64], RowState& stat
     maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffff, maximum, 2));
     // A row that has seen nothing yet keeps -infinity; subtracting zero instead leaves its probabilities zero.
     const float offset = maximum == -INFINITY ? 0.0f : maximum * scale_log2;
-    correction[r] = exp2f(state.maximum[r] * scale_log2 - offset);
+    correction[r] = sm90::exp2_approximate(state.maximum[r] * scale_log2 - offset);
     state.maximum[r] = maximum;
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
-      scores[4 * i + 2 * r] = exp2f(fmaf(scores[4 * i + 2 * r], scale_log2, -offset));
-      scores[4 * i + 2 * r + 1] = exp2f(fmaf(scores[4 * i + 2 * r + 1], scale_log2, -offset));
+      scores[4 * i + 2 * r] = sm90::exp2_approximate(fmaf(scores[4 * i + 2 * r], scale_log2, -offset));
+      scores[4 * i + 2 * r + 1] = sm90::exp2_approximate(fmaf(scores[4 * i + 2 * r + 1], scale_log2, -offset));
       sum += scores[4 * i + 2 * r] + scores[4 * i + 2 * r + 1];
     }
     state.sum[r] = state.sum[r] * correction[r] + sum;
@@ -170,7 +172,8 @@ __device__ __forceinline__ void consume(const ForwardArgs& args, ForwardShared<k
   RowBounds rows[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    rows[r] = load_bounds(args.bounds, bounds_offset, min(work.tile * Tile::kBlockM + local_row + 8 * r, args.length - 1));
+    rows[r] =
+        load_bounds(args.bounds, bounds_offset, min(work.tile * Tile::kBlockM + local_row + 8 * r, args.length - 1));
   }
 
   float scores[64], output[kOutputs], correction[2];
@@ -185,8 +188,8 @@ __device__ __forceinline__ void consume(const ForwardArgs& args, ForwardShared<k
     for (int k = 0; k < kHeadDim / 16; ++k) {
       const uint32_t query_offset = k / 4 * (Tile::kBlockM * 128) + k % 4 * 32;
       const uint32_t key_offset = k / 4 * kBlockBytes + k % 4 * 32;
-      sm90::wgmma_ss<0>(scores, sm90::descriptor_advance(query, query_offset), sm90::descriptor_advance(key, key_offset),
-                        k != 0);
+      sm90::wgmma_ss<0, 0>(scores, sm90::descriptor_advance(query, query_offset),
+                           sm90::descriptor_advance(key, key_offset), k != 0);
     }
     sm90::wgmma_commit();
   };
@@ -290,7 +293,7 @@ __device__ __forceinline__ void consume(const ForwardArgs& args, ForwardShared<k
                          work.tile * Tile::kBlockM + consumer * 64, work.head, work.batch);
     }
     sm90::tensor_store_commit();
-    sm90::tensor_store_wait_read();
+    sm90::tensor_store_wait_read<0>();
   }
 }
 
@@ -299,7 +302,8 @@ __global__ void __launch_bounds__(ForwardTile<kHeadDim>::kThreads, 1)
     forward_kernel(const __grid_constant__ ForwardArgs args) {
   using Tile = ForwardTile<kHeadDim>;
   extern __shared__ uint8_t shared_bytes[];
-  auto& shared = *reinterpret_cast<ForwardShared<kHeadDim>*>((reinterpret_cast<uintptr_t>(shared_bytes) + 1023) & ~uintptr_t{1023});
+  auto& shared = *reinterpret_cast<ForwardShared<kHeadDim>*>((reinterpret_cast<uintptr_t>(shared_bytes) + 1023) &
+                                                             ~uintptr_t{1023});
   const BlockWork work = block_work(args, blockIdx.x);
   if (threadIdx.x == 0) {
     sm90::barrier_init(&shared.query_full, 1);
@@ -326,4 +330,4 @@ __global__ void __launch_bounds__(ForwardTile<kHeadDim>::kThreads, 1)
   }
 }
 
-}  // namespace dga::attention
+}  // namespace dga::kernels

@@ -2,12 +2,12 @@
 
 #include <cstdint>
 
-#include "attention/attention.h"
+#include "kernels/attention/attention.h"
 
 // Which key tiles a tile of queries visits: the tiles of the compact range, then those of the second range. Bounds are
 // monotone in the query, so the first and the last row of the query tile give the union of what its rows see, and
 // what all of them see; a key tile inside the latter needs no mask.
-namespace dga::attention {
+namespace dga::kernels {
 
 struct RowBounds {
   int first_begin, first_end, second_begin, second_end;
@@ -30,8 +30,10 @@ struct KeyTiles {
   RowBounds first_row, last_row;
   int compact_tiles, second_tiles;
 
-  __device__ __forceinline__ KeyTiles(const RowBounds& first, const RowBounds& last) : first_row(first), last_row(last) {
-    compact_tiles = (max(last.first_end - first.first_begin, 0) + kBlockN - 1) / kBlockN;
+  __device__ __forceinline__ KeyTiles(const RowBounds& first, const RowBounds& last)
+      : first_row(first), last_row(last) {
+    first_row.first_begin &= ~3;  // the bias is copied in units of 16 bytes
+    compact_tiles = (max(last.first_end - first_row.first_begin, 0) + kBlockN - 1) / kBlockN;
     second_tiles = (max(last.second_end - first.second_begin, 0) + kBlockN - 1) / kBlockN;
   }
   __device__ __forceinline__ int count() const { return compact_tiles + second_tiles; }
@@ -45,4 +47,4 @@ struct KeyTiles {
   }
 };
 
-}  // namespace dga::attention
+}  // namespace dga::kernels

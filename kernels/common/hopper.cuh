@@ -5,7 +5,7 @@
 #include <cstdint>
 
 // Hopper primitives as thin functions over PTX: mbarriers, bulk tensor copies, register reallocation, named barriers.
-namespace dga::sm90 {
+namespace dga::kernels::sm90 {
 
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
@@ -14,7 +14,9 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
 __device__ __forceinline__ void barrier_init(uint64_t* barrier, uint32_t arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals));
 }
-__device__ __forceinline__ void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+__device__ __forceinline__ void barrier_init_fence() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
 __device__ __forceinline__ void barrier_arrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
@@ -61,8 +63,8 @@ __device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap* map) {
 __device__ __forceinline__ void tensor_load(void* destination, const CUtensorMap* map, uint64_t* barrier, int x, int y,
                                             int z, int w) {
   asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];" ::
-          "r"(shared_address(destination)),
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
+      "[%2];" ::"r"(shared_address(destination)),
       "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z), "r"(w)
       : "memory");
 }
@@ -72,9 +74,34 @@ __device__ __forceinline__ void tensor_store(const CUtensorMap* map, const void*
                "r"(shared_address(source)), "r"(x), "r"(y), "r"(z), "r"(w)
                : "memory");
 }
+/// Copies `bytes` (a multiple of 16) to shared memory; completes on `barrier`.
+__device__ __forceinline__ void bulk_load(void* destination, const void* source, uint32_t bytes, uint64_t* barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(destination)),
+               "l"(source), "r"(bytes), "r"(shared_address(barrier))
+               : "memory");
+}
+/// Adds `bytes` of floats in shared memory to global memory.
+__device__ __forceinline__ void bulk_add(float* destination, const float* source, uint32_t bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(destination),
+               "r"(shared_address(source)), "r"(bytes)
+               : "memory");
+}
 __device__ __forceinline__ void tensor_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-/// Waits until the sources of all committed stores may be overwritten.
-__device__ __forceinline__ void tensor_store_wait_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+/// Waits until at most kPending of the committed stores still read their sources.
+template <int kPending>
+__device__ __forceinline__ void tensor_store_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
+/// Waits until all committed stores are visible in global memory.
+__device__ __forceinline__ void tensor_store_wait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+
+/// 2^x with the special-function unit: relative error 2^-22, denormal results become zero, 2^-infinity is zero.
+__device__ __forceinline__ float exp2_approximate(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
 
 /// wgmma operand in shared memory, rows of 128 bytes with the 128-byte swizzle that the tensor map wrote.
 /// K contiguous: 8-row groups 1024 bytes apart; step along K by adding 32 bytes per 16 elements.
@@ -94,4 +121,4 @@ __device__ __forceinline__ uint64_t descriptor_advance(uint64_t descriptor, uint
   return descriptor + (bytes >> 4);
 }
 
-}  // namespace dga::sm90
+}  // namespace dga::kernels::sm90

@@ -1,0 +1,164 @@
+#include <algorithm>
+
+#include "kernels/attention/attention.h"
+#include "kernels/attention/bwd_prepare.cuh"
+#include "kernels/attention/bwd_sm90.cuh"
+#include "kernels/attention/tensor_map.h"
+#include "kernels/common/check.h"
+
+namespace dga::kernels {
+namespace {
+
+int64_t tiles_of(int64_t rows, int64_t tile) { return (rows + tile - 1) / tile; }
+
+// Byte offsets of the parts of the workspace.
+struct Workspace {
+  int64_t grad_query, log_sum_exp, delta, intervals, semaphores, turns, total;
+};
+
+Workspace layout(const Shape& shape, bool deterministic) {
+  const auto aligned = [](int64_t bytes) { return tiles_of(bytes, 256) * 256; };
+  const int64_t tiles = tiles_of(shape.length, 64);
+  const int64_t batch_heads = shape.batch * shape.heads;
+  const int64_t key_tiles = tiles_of(shape.compact_length, 128) + tiles_of(shape.second_length, 128);
+  Workspace parts{};
+  parts.log_sum_exp = aligned(batch_heads * tiles * 64 * shape.head_dim * 4);
+  parts.delta = parts.log_sum_exp + aligned(batch_heads * tiles * 64 * 4);
+  parts.intervals = parts.delta + aligned(batch_heads * tiles * 64 * 4);
+  parts.semaphores = parts.intervals + aligned(shape.batch * shape.kv_heads * key_tiles * 8);
+  parts.turns = parts.semaphores + (deterministic ? aligned(batch_heads * tiles * 2 * 4) : 0);
+  parts.total = parts.turns + (deterministic ? aligned(shape.batch * shape.kv_heads * tiles * 8) : 0);
+  return parts;
+}
+
+TensorRef or_query(const TensorRef& tensor, int64_t rows, const TensorRef& query) { return rows > 0 ? tensor : query; }
+
+template <int kHeadDim>
+void prepare(const BackwardParams& params, const BackwardArgs& args, cudaStream_t stream) {
+  const Shape& shape = params.shape;
+  PrepareArgs prepare{};
+  prepare.output = static_cast<const __nv_bfloat16*>(params.output.data);
+  prepare.grad_output = static_cast<const __nv_bfloat16*>(params.grad_output.data);
+  const auto strides = [](const TensorRef& tensor, int64_t(&target)[3]) {
+    target[0] = tensor.batch_stride;
+    target[1] = tensor.row_stride;
+    target[2] = tensor.head_stride;
+  };
+  strides(params.output, prepare.output_strides);
+  strides(params.grad_output, prepare.grad_output_strides);
+  prepare.log_sum_exp = params.log_sum_exp;
+  prepare.log_sum_exp_log2 = const_cast<float*>(args.log_sum_exp_log2);
+  prepare.delta = const_cast<float*>(args.delta);
+  prepare.grad_query = reinterpret_cast<float4*>(args.grad_query);
+  prepare.length = args.length;
+  prepare.heads = args.heads;
+  prepare.query_tiles = args.query_tiles;
+  const dim3 grid(args.query_tiles, args.heads, static_cast<unsigned>(shape.batch));
+  backward_prepare_kernel<kHeadDim><<<grid, 256, 0, stream>>>(prepare);
+  DGA_CUDA_CHECK(cudaGetLastError());
+  const dim3 key_grid(args.compact_tiles + args.second_tiles, static_cast<unsigned>(shape.batch * shape.kv_heads));
+  key_tile_intervals_kernel<<<key_grid, 32, 0, stream>>>(args.bounds, args.length, args.compact_tiles,
+                                                         args.second_tiles, const_cast<int2*>(args.intervals));
+  DGA_CUDA_CHECK(cudaGetLastError());
+  if (params.deterministic) {
+    DGA_CUDA_CHECK(
+        cudaMemsetAsync(args.semaphores, 0, shape.batch * shape.heads * args.query_tiles * 2 * sizeof(int), stream));
+    const dim3 turn_grid((args.query_tiles + 127) / 128, static_cast<unsigned>(shape.batch * shape.kv_heads));
+    turns_kernel<<<turn_grid, 128, 0, stream>>>(args.bounds, args.length, args.query_tiles,
+                                                const_cast<int2*>(args.turns));
+    DGA_CUDA_CHECK(cudaGetLastError());
+  }
+}
+
+template <int kHeadDim>
+void finish(const BackwardParams& params, const BackwardArgs& args, cudaStream_t stream) {
+  FinishArgs finish{};
+  finish.grad_query = reinterpret_cast<const float4*>(args.grad_query);
+  finish.output = static_cast<__nv_bfloat16*>(const_cast<void*>(params.grad_query.data));
+  finish.strides[0] = params.grad_query.batch_stride;
+  finish.strides[1] = params.grad_query.row_stride;
+  finish.strides[2] = params.grad_query.head_stride;
+  finish.length = args.length;
+  finish.heads = args.heads;
+  finish.query_tiles = args.query_tiles;
+  finish.scale = args.scale;
+  const dim3 grid(args.query_tiles, args.heads, static_cast<unsigned>(params.shape.batch));
+  backward_finish_kernel<kHeadDim><<<grid, 256, 0, stream>>>(finish);
+  DGA_CUDA_CHECK(cudaGetLastError());
+}
+
+template <int kHeadDim, bool kBias, bool kDeterministic>
+void launch(const BackwardParams& params, cudaStream_t stream) {
+  using Tile = BackwardTile<kHeadDim>;
+  const Shape& shape = params.shape;
+  const auto list_map = [&](const TensorRef& tensor, int64_t rows) {
+    return make_tensor_map(or_query(tensor, rows, params.query), shape.batch, std::max<int64_t>(rows, 1),
+                           shape.kv_heads, kHeadDim, 64);
+  };
+  const auto query_map = [&](const TensorRef& tensor) {
+    return make_tensor_map(tensor, shape.batch, shape.length, shape.heads, kHeadDim, 64);
+  };
+  const Workspace parts = layout(shape, params.deterministic);
+  auto* workspace = static_cast<std::byte*>(params.workspace);
+  BackwardArgs args{};
+  args.query = query_map(params.query);
+  args.grad_output = query_map(params.grad_output);
+  args.compact_key = list_map(params.compact_key, shape.compact_length);
+  args.compact_value = list_map(params.compact_value, shape.compact_length);
+  args.second_key = list_map(params.second_key, shape.second_length);
+  args.second_value = list_map(params.second_value, shape.second_length);
+  args.grad_compact_key = list_map(params.grad_compact_key, shape.compact_length);
+  args.grad_compact_value = list_map(params.grad_compact_value, shape.compact_length);
+  args.grad_second_key = list_map(params.grad_second_key, shape.second_length);
+  args.grad_second_value = list_map(params.grad_second_value, shape.second_length);
+  args.bounds = params.bounds;
+  args.bias = params.compact_bias;
+  args.grad_bias = params.grad_bias;
+  args.bias_stride = params.bias_stride;
+  args.intervals = reinterpret_cast<const int2*>(workspace + parts.intervals);
+  args.log_sum_exp_log2 = reinterpret_cast<const float*>(workspace + parts.log_sum_exp);
+  args.delta = reinterpret_cast<const float*>(workspace + parts.delta);
+  args.grad_query = reinterpret_cast<float*>(workspace + parts.grad_query);
+  args.semaphores = reinterpret_cast<int*>(workspace + parts.semaphores);
+  args.turns = reinterpret_cast<const int2*>(workspace + parts.turns);
+  args.length = static_cast<int>(shape.length);
+  args.heads = static_cast<int>(shape.heads);
+  args.kv_heads = static_cast<int>(shape.kv_heads);
+  args.compact_length = static_cast<int>(shape.compact_length);
+  args.second_length = static_cast<int>(shape.second_length);
+  args.query_tiles = static_cast<int>(tiles_of(shape.length, Tile::kBlockM));
+  args.compact_tiles = static_cast<int>(tiles_of(shape.compact_length, Tile::kBlockN));
+  args.second_tiles = static_cast<int>(tiles_of(shape.second_length, Tile::kBlockN));
+  args.scale = params.scale;
+  args.scale_log2 = params.scale * 1.4426950408889634f;
+
+  prepare<kHeadDim>(params, args, stream);
+  const int shared_bytes = static_cast<int>(sizeof(BackwardShared<kHeadDim>)) + 1024;
+  const auto kernel = backward_kernel<kHeadDim, kBias, kDeterministic>;
+  DGA_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+  const int64_t blocks = (args.compact_tiles + args.second_tiles) * shape.kv_heads * shape.batch;
+  kernel<<<static_cast<unsigned>(blocks), Tile::kThreads, shared_bytes, stream>>>(args);
+  DGA_CUDA_CHECK(cudaGetLastError());
+  finish<kHeadDim>(params, args, stream);
+}
+
+}  // namespace
+
+size_t backward_workspace_bytes(const Shape& shape, bool deterministic) {
+  return static_cast<size_t>(layout(shape, deterministic).total);
+}
+
+void backward(const BackwardParams& params, cudaStream_t stream) {
+  const auto with = [&]<int kHeadDim, bool kBias>() {
+    params.deterministic ? launch<kHeadDim, kBias, true>(params, stream)
+                         : launch<kHeadDim, kBias, false>(params, stream);
+  };
+  const bool bias = params.compact_bias != nullptr;
+  if (params.shape.head_dim == 128) {
+    bias ? with.template operator()<128, true>() : with.template operator()<128, false>();
+  } else {
+    bias ? with.template operator()<64, true>() : with.template operator()<64, false>();
+  }
+}
+
+}  // namespace dga::kernels

@@ -1,0 +1,473 @@
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include "kernels/attention/ranges.cuh"
+#include "kernels/common/hopper.cuh"
+#include "kernels/common/wgmma.cuh"
+
+// Backward kernel for Hopper. A block owns 128 keys of one KV head and walks over the query tiles that see them (of all
+// query heads that share the KV head): one thread streams queries and output gradients in, two others stream dQ out,
+// two consumer warpgroups hold 64 keys each with dK and dV in registers. All products are taken transposed, keys down
+// the rows, so that P^T and dS^T leave the softmax as register operands of dV += P^T dO and dK += dS^T Q. Only dS goes
+// through shared memory, for dQ = dS K, which both warpgroups compute for half of the head dim and add to an fp32
+// accumulator.
+namespace dga::kernels {
+
+template <int kHeadDim>
+struct BackwardTile {
+  static constexpr int kBlockM = 64;   // queries a step: 64 x 128 scores leave room for dK and dV in registers
+  static constexpr int kBlockN = 128;  // keys a block, 64 a warpgroup
+  static constexpr int kStages = 2;
+  static constexpr int kConsumers = 2;
+  static constexpr int kThreads = 128 * (kConsumers + 1);
+  static constexpr int kColumnBlocks = kHeadDim / 64;
+  static constexpr int kQueryColumns = kHeadDim / kConsumers;  // columns of dQ a warpgroup computes
+};
+
+template <int kHeadDim>
+struct BackwardShared {
+  using Tile = BackwardTile<kHeadDim>;
+  alignas(1024) __nv_bfloat16 key[Tile::kColumnBlocks][Tile::kBlockN][64];    // reused for dK
+  alignas(1024) __nv_bfloat16 value[Tile::kColumnBlocks][Tile::kBlockN][64];  // reused for dV
+  alignas(1024) __nv_bfloat16 query[Tile::kStages][Tile::kColumnBlocks][Tile::kBlockM][64];
+  alignas(1024) __nv_bfloat16 grad_output[Tile::kStages][Tile::kColumnBlocks][Tile::kBlockM][64];
+  alignas(1024) __nv_bfloat16 grad_scores[2][Tile::kBlockN][Tile::kBlockM];                 // dS^T, rows of 128 bytes
+  alignas(128) float grad_query[2][Tile::kConsumers][Tile::kQueryColumns * Tile::kBlockM];  // on its way to L2
+  alignas(128) float log_sum_exp[Tile::kStages][Tile::kBlockM];
+  alignas(128) float delta[Tile::kStages][Tile::kBlockM];
+  float bias[Tile::kBlockN];  // in base 2
+  int whole[Tile::kStages];   // whether every query of the stage sees all keys of the block
+  uint64_t key_value_full;
+  uint64_t query_full[Tile::kStages], query_empty[Tile::kStages];
+  uint64_t grad_output_full[Tile::kStages], grad_output_empty[Tile::kStages];
+  uint64_t grad_query_full[2][Tile::kConsumers], grad_query_empty[2][Tile::kConsumers];
+};
+
+struct BackwardArgs {
+  CUtensorMap query, grad_output, compact_key, compact_value, second_key, second_value;
+  CUtensorMap grad_compact_key, grad_compact_value, grad_second_key, grad_second_value;
+  Bounds bounds;
+  const float* bias;  // or null
+  float* grad_bias;   // or null
+  int64_t bias_stride;
+  const int2* intervals;          // [B, G, compact tiles + second tiles]: query tiles [x, y) that see a key tile
+  const float* log_sum_exp_log2;  // [B, H, padded length]
+  const float* delta;             // [B, H, padded length]
+  float* grad_query;              // [B, H, query tiles, 64 * D] in accumulator order
+  int* semaphores;                // [B, H, query tiles, 2] zeros; deterministic mode only
+  const int2* turns;  // [B, G, query tiles]: key tile j of the second list is x + j-th to add to the tile, of
+                      // the compact list y + j-th; deterministic mode only
+  int length, heads, kv_heads, compact_length, second_length;
+  int query_tiles, compact_tiles, second_tiles;
+  float scale, scale_log2;
+};
+
+struct BackwardWork {
+  int tile, kv_head, batch;
+  bool compact;
+};
+
+/// Blocks go head by head, a head's compact tiles from the longest on, and all tiles of the second list, which are
+/// short, after the compact tiles of all heads: they fill what the long ones leave idle. The deterministic order adds
+/// the second list's share first, because a block may only wait for blocks that were started before it.
+template <bool kDeterministic>
+__device__ __forceinline__ BackwardWork backward_work(const BackwardArgs& args, int index) {
+  const int batch_heads = gridDim.x / (args.compact_tiles + args.second_tiles);
+  const int compact_blocks = batch_heads * args.compact_tiles;
+  if (kDeterministic) {
+    const int second_blocks = batch_heads * args.second_tiles;
+    index = index < second_blocks ? compact_blocks + index : index - second_blocks;
+  }
+  const bool compact = index < compact_blocks;
+  if (!compact) index -= compact_blocks;
+  const int tiles = compact ? args.compact_tiles : args.second_tiles;
+  const int batch_head = index / tiles;
+  return {index - batch_head * tiles, batch_head % args.kv_heads, batch_head / args.kv_heads, compact};
+}
+
+/// Whether every query of the tile sees all keys of the block.
+__device__ __forceinline__ bool sees_whole_tile(const BackwardArgs& args, const BackwardWork& work,
+                                                int64_t bounds_offset, int first_query) {
+  const int last_query = min(first_query + 64, args.length) - 1;
+  const int first_key = work.tile * 128;
+  const int* begins = work.compact ? args.bounds.first_begin : args.bounds.second_begin;
+  const int* ends = work.compact ? args.bounds.first_end : args.bounds.second_end;
+  const int begin = begins == nullptr ? 0 : __ldg(begins + bounds_offset + last_query);
+  return first_key >= begin && first_key + 128 <= __ldg(ends + bounds_offset + first_query);
+}
+
+struct BackwardStep {
+  int head, tile;
+};
+
+/// Query tiles from the last to the first, so that the blocks of a head, which all see the last queries, read the same
+/// tile at about the same time; then the next query head of the group.
+__device__ __forceinline__ BackwardStep backward_step(const BackwardWork& work, int2 interval, int group, int step) {
+  const int tiles = interval.y - interval.x;
+  const int head = step / tiles;
+  return {work.kv_head * group + head, interval.y - 1 - (step - head * tiles)};
+}
+
+template <int kHeadDim>
+__device__ __forceinline__ void produce_backward(const BackwardArgs& args, BackwardShared<kHeadDim>& shared,
+                                                 const BackwardWork& work, int2 interval) {
+  using Tile = BackwardTile<kHeadDim>;
+  constexpr uint32_t kQueryBytes = Tile::kBlockM * kHeadDim * sizeof(__nv_bfloat16);
+  const int group = args.heads / args.kv_heads;
+  const int padded_length = args.query_tiles * Tile::kBlockM;
+  const int64_t bounds_offset = (static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.length;
+  sm90::barrier_arrive_expect_bytes(&shared.key_value_full, 2 * Tile::kBlockN * kHeadDim * sizeof(__nv_bfloat16));
+  for (int block = 0; block < Tile::kColumnBlocks; ++block) {
+    for (int half = 0; half < 2; ++half) {
+      const int row = work.tile * Tile::kBlockN + half * 64;
+      sm90::tensor_load(&shared.key[block][half * 64][0], work.compact ? &args.compact_key : &args.second_key,
+                        &shared.key_value_full, block * 64, row, work.kv_head, work.batch);
+      sm90::tensor_load(&shared.value[block][half * 64][0], work.compact ? &args.compact_value : &args.second_value,
+                        &shared.key_value_full, block * 64, row, work.kv_head, work.batch);
+    }
+  }
+  for (int step = 0; step < group * (interval.y - interval.x); ++step) {
+    const BackwardStep at = backward_step(work, interval, group, step);
+    const int row = at.tile * Tile::kBlockM;
+    const int64_t row_offset = (static_cast<int64_t>(work.batch) * args.heads + at.head) * padded_length + row;
+    const int stage = step % Tile::kStages;
+    const uint32_t empty_parity = (step / Tile::kStages + 1) & 1;
+    const bool whole = sees_whole_tile(args, work, bounds_offset, row);
+    sm90::barrier_wait(&shared.query_empty[stage], empty_parity);
+    shared.whole[stage] = whole;
+    sm90::barrier_arrive_expect_bytes(&shared.query_full[stage], kQueryBytes + Tile::kBlockM * sizeof(float));
+    for (int block = 0; block < Tile::kColumnBlocks; ++block) {
+      sm90::tensor_load(&shared.query[stage][block][0][0], &args.query, &shared.query_full[stage], block * 64, row,
+                        at.head, work.batch);
+    }
+    sm90::bulk_load(shared.log_sum_exp[stage], args.log_sum_exp_log2 + row_offset, Tile::kBlockM * sizeof(float),
+                    &shared.query_full[stage]);
+    sm90::barrier_wait(&shared.grad_output_empty[stage], empty_parity);
+    sm90::barrier_arrive_expect_bytes(&shared.grad_output_full[stage], kQueryBytes + Tile::kBlockM * sizeof(float));
+    for (int block = 0; block < Tile::kColumnBlocks; ++block) {
+      sm90::tensor_load(&shared.grad_output[stage][block][0][0], &args.grad_output, &shared.grad_output_full[stage],
+                        block * 64, row, at.head, work.batch);
+    }
+    sm90::bulk_load(shared.delta[stage], args.delta + row_offset, Tile::kBlockM * sizeof(float),
+                    &shared.grad_output_full[stage]);
+  }
+}
+
+__device__ __forceinline__ void wait_for_turn(int* semaphore, int turn) {
+  int value;
+  do {
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(semaphore) : "memory");
+  } while (value != turn);
+}
+__device__ __forceinline__ void pass_turn(int* semaphore) {
+  asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(semaphore) : "memory");
+}
+
+/// Adds the staged parts of dQ of one consumer warpgroup to the accumulator. One thread; kept apart from the consumers,
+/// which would otherwise wait for the copy, and in the deterministic mode for their turn.
+template <int kHeadDim, bool kDeterministic>
+__device__ __forceinline__ void add_grad_query(const BackwardArgs& args, BackwardShared<kHeadDim>& shared,
+                                               const BackwardWork& work, int2 interval, int consumer) {
+  using Tile = BackwardTile<kHeadDim>;
+  constexpr int kPart = Tile::kQueryColumns * Tile::kBlockM;
+  const int group = args.heads / args.kv_heads;
+  for (int step = 0; step < group * (interval.y - interval.x); ++step) {
+    const BackwardStep at = backward_step(work, interval, group, step);
+    const int buffer = step & 1;
+    const int64_t part =
+        ((static_cast<int64_t>(work.batch) * args.heads + at.head) * args.query_tiles + at.tile) * Tile::kConsumers +
+        consumer;
+    sm90::barrier_wait(&shared.grad_query_full[buffer][consumer], step / 2 & 1);
+    if (kDeterministic) {
+      const int2 turn =
+          args.turns[(static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.query_tiles + at.tile];
+      wait_for_turn(args.semaphores + part, (work.compact ? turn.y : turn.x) + work.tile);
+    }
+    sm90::bulk_add(args.grad_query + part * kPart, shared.grad_query[buffer][consumer], kPart * sizeof(float));
+    sm90::tensor_store_commit();
+    if (kDeterministic) {
+      sm90::tensor_store_wait();
+      pass_turn(args.semaphores + part);
+      sm90::barrier_arrive(&shared.grad_query_empty[buffer][consumer]);
+    } else {
+      sm90::tensor_store_wait_read<1>();
+      if (step > 0) sm90::barrier_arrive(&shared.grad_query_empty[buffer ^ 1][consumer]);
+    }
+  }
+  sm90::tensor_store_wait_read<0>();
+}
+
+/// Sets scores of keys that a query does not see to -infinity. Rows are keys, columns are queries.
+__device__ __forceinline__ void mask_transposed(float (&scores)[32], const BackwardArgs& args, const BackwardWork& work,
+                                                int64_t bounds_offset, int first_query, int first_key) {
+  const int* begins = work.compact ? args.bounds.first_begin : args.bounds.second_begin;
+  const int* ends = work.compact ? args.bounds.first_end : args.bounds.second_end;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      const int query = min(first_query + 8 * i + c, args.length - 1);
+      const int begin = begins == nullptr ? 0 : __ldg(begins + bounds_offset + query);
+      const int end = __ldg(ends + bounds_offset + query);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int key = first_key + 8 * r;
+        if (key < begin || key >= end) scores[4 * i + 2 * r + c] = -INFINITY;
+      }
+    }
+  }
+}
+
+__device__ __forceinline__ uint32_t pack_pair(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+/// Rows of a [64, D] register tile to the swizzled shared tile, as bf16 times `factor`.
+template <int kHeadDim>
+__device__ __forceinline__ void stage_rows(const float (&tile)[kHeadDim / 2], float factor, __nv_bfloat16* staging,
+                                           int block_elements, int thread) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = thread / 32 * 16 + thread % 32 / 4 + 8 * r;
+#pragma unroll
+    for (int i = 0; i < kHeadDim / 8; ++i) {
+      const int chunk = i % 8 ^ row % 8;
+      *reinterpret_cast<uint32_t*>(staging + i / 8 * block_elements + row * 64 + chunk * 8 + 2 * (thread % 4)) =
+          pack_pair(tile[4 * i + 2 * r] * factor, tile[4 * i + 2 * r + 1] * factor);
+    }
+  }
+}
+
+template <int kHeadDim, bool kBias>
+__device__ __forceinline__ void consume_backward(const BackwardArgs& args, BackwardShared<kHeadDim>& shared,
+                                                 const BackwardWork& work, int2 interval, int consumer) {
+  using Tile = BackwardTile<kHeadDim>;
+  constexpr uint32_t kKeyBlockBytes = Tile::kBlockN * 128;
+  constexpr uint32_t kQueryBlockBytes = Tile::kBlockM * 128;
+  constexpr int kGradQueryRegisters = Tile::kQueryColumns / 2;
+  const int thread = threadIdx.x % 128;
+  const int local_key = consumer * 64 + thread / 32 * 16 + thread % 32 / 4;
+  const int key = work.tile * Tile::kBlockN + local_key;
+  const int group = args.heads / args.kv_heads;
+  const int64_t bounds_offset = (static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.length;
+
+  float grad_key[kHeadDim / 2], grad_value[kHeadDim / 2];
+#pragma unroll
+  for (int i = 0; i < kHeadDim / 2; ++i) grad_key[i] = grad_value[i] = 0;
+  float grad_bias[2] = {0, 0};
+
+  const uint64_t key_operand = sm90::descriptor_k_major(&shared.key[0][consumer * 64][0]);
+  const uint64_t value_operand = sm90::descriptor_k_major(&shared.value[0][consumer * 64][0]);
+  const uint64_t key_columns = sm90::descriptor_mn_major(&shared.key[0][0][0], kKeyBlockBytes) +
+                               (kHeadDim == 128 ? consumer * (kKeyBlockBytes >> 4) : consumer * (64 >> 4));
+
+  const int steps = group * (interval.y - interval.x);
+  sm90::barrier_wait(&shared.key_value_full, 0);
+  for (int step = 0; step < steps; ++step) {
+    const BackwardStep at = backward_step(work, interval, group, step);
+    const int stage = step % Tile::kStages;
+    const uint32_t parity = step / Tile::kStages & 1;
+    const int first_query = at.tile * Tile::kBlockM;
+
+    // S^T = K Q^T, then dP^T = V dO^T, under which the probabilities are computed.
+    float scores[32], grad[32];
+    uint32_t fragments[16];
+    sm90::barrier_wait(&shared.query_full[stage], parity);
+    sm90::fence_registers(scores);
+    sm90::wgmma_fence();
+    const uint64_t query = sm90::descriptor_k_major(&shared.query[stage][0][0][0]);
+#pragma unroll
+    for (int k = 0; k < kHeadDim / 16; ++k) {
+      sm90::wgmma_ss<0, 0>(scores, sm90::descriptor_advance(key_operand, k / 4 * kKeyBlockBytes + k % 4 * 32),
+                           sm90::descriptor_advance(query, k / 4 * kQueryBlockBytes + k % 4 * 32), k != 0);
+    }
+    sm90::wgmma_commit();
+    sm90::barrier_wait(&shared.grad_output_full[stage], parity);
+    sm90::fence_registers(grad);
+    sm90::wgmma_fence();
+    const uint64_t grad_output = sm90::descriptor_k_major(&shared.grad_output[stage][0][0][0]);
+#pragma unroll
+    for (int k = 0; k < kHeadDim / 16; ++k) {
+      sm90::wgmma_ss<0, 0>(grad, sm90::descriptor_advance(value_operand, k / 4 * kKeyBlockBytes + k % 4 * 32),
+                           sm90::descriptor_advance(grad_output, k / 4 * kQueryBlockBytes + k % 4 * 32), k != 0);
+    }
+    sm90::wgmma_commit();
+    sm90::wgmma_wait<1>();
+    sm90::fence_registers(scores);
+
+    // P^T = exp2(scale_log2 * S^T + bias - lse), zero where the key is not visible.
+    if (!shared.whole[stage]) {
+      mask_transposed(scores, args, work, bounds_offset, first_query + 2 * (thread % 4), key);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float2 lse = *reinterpret_cast<const float2*>(&shared.log_sum_exp[stage][8 * i + 2 * (thread % 4)]);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const float shift = kBias ? shared.bias[local_key + 8 * r] : 0.0f;
+        scores[4 * i + 2 * r] = sm90::exp2_approximate(fmaf(scores[4 * i + 2 * r], args.scale_log2, shift - lse.x));
+        scores[4 * i + 2 * r + 1] =
+            sm90::exp2_approximate(fmaf(scores[4 * i + 2 * r + 1], args.scale_log2, shift - lse.y));
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 16; ++i) fragments[i] = pack_pair(scores[2 * i], scores[2 * i + 1]);
+
+    // dV += P^T dO, under which dS is computed.
+    sm90::fence_registers(grad_value);
+    sm90::fence_registers(fragments);
+    sm90::wgmma_fence();
+    const uint64_t grad_output_columns =
+        sm90::descriptor_mn_major(&shared.grad_output[stage][0][0][0], kQueryBlockBytes);
+#pragma unroll
+    for (int k = 0; k < Tile::kBlockM / 16; ++k) {
+      sm90::wgmma_rs<1>(grad_value, fragments[4 * k], fragments[4 * k + 1], fragments[4 * k + 2], fragments[4 * k + 3],
+                        sm90::descriptor_advance(grad_output_columns, k * 2048), 1);
+    }
+    sm90::wgmma_commit();
+    sm90::wgmma_wait<1>();
+    sm90::fence_registers(grad);
+
+    // dS^T = P^T * (dP^T - delta)
+    uint32_t grad_fragments[16];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float2 delta = *reinterpret_cast<const float2*>(&shared.delta[stage][8 * i + 2 * (thread % 4)]);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const float first = scores[4 * i + 2 * r] * (grad[4 * i + 2 * r] - delta.x);
+        const float second = scores[4 * i + 2 * r + 1] * (grad[4 * i + 2 * r + 1] - delta.y);
+        if (kBias) grad_bias[r] += first + second;
+        grad_fragments[2 * i + r] = pack_pair(first, second);
+      }
+    }
+    // Two buffers of dS: the barrier below at the next step proves that both warpgroups have read this one.
+    __nv_bfloat16* grad_scores = &shared.grad_scores[step & 1][0][0];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = local_key + 8 * r;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        *reinterpret_cast<uint32_t*>(grad_scores + row * 64 + (i ^ row % 8) * 8 + 2 * (thread % 4)) =
+            grad_fragments[2 * i + r];
+      }
+    }
+    sm90::fence_async_proxy();
+    sm90::named_barrier_sync(1, 256);
+
+    // dQ = dS K, this warpgroup's columns; dK += dS^T Q.
+    float grad_query[kGradQueryRegisters];
+    sm90::fence_registers(grad_key);
+    sm90::fence_registers(grad_fragments);
+    sm90::wgmma_fence();
+    const uint64_t grad_scores_operand = sm90::descriptor_mn_major(grad_scores, kQueryBlockBytes);
+#pragma unroll
+    for (int k = 0; k < Tile::kBlockN / 16; ++k) {
+      sm90::wgmma_ss<1, 1>(grad_query, sm90::descriptor_advance(grad_scores_operand, k * 2048),
+                           sm90::descriptor_advance(key_columns, k * 2048), k != 0);
+    }
+    sm90::wgmma_commit();
+    const uint64_t query_columns = sm90::descriptor_mn_major(&shared.query[stage][0][0][0], kQueryBlockBytes);
+#pragma unroll
+    for (int k = 0; k < Tile::kBlockM / 16; ++k) {
+      sm90::wgmma_rs<1>(grad_key, grad_fragments[4 * k], grad_fragments[4 * k + 1], grad_fragments[4 * k + 2],
+                        grad_fragments[4 * k + 3], sm90::descriptor_advance(query_columns, k * 2048), 1);
+    }
+    sm90::wgmma_commit();
+    sm90::wgmma_wait<1>();
+    sm90::fence_registers(grad_value);
+    sm90::fence_registers(fragments);
+    sm90::fence_registers(grad_query);
+    if (thread == 0) sm90::barrier_arrive(&shared.grad_output_empty[stage]);
+    const int buffer = step & 1;
+    sm90::barrier_wait(&shared.grad_query_empty[buffer][consumer], (step / 2 + 1) & 1);
+    float* staging = shared.grad_query[buffer][consumer];
+#pragma unroll
+    for (int i = 0; i < kGradQueryRegisters / 4; ++i) {
+      *reinterpret_cast<float4*>(staging + (i * 128 + thread) * 4) =
+          make_float4(grad_query[4 * i], grad_query[4 * i + 1], grad_query[4 * i + 2], grad_query[4 * i + 3]);
+    }
+    sm90::fence_async_proxy();
+    sm90::barrier_arrive(&shared.grad_query_full[buffer][consumer]);
+    sm90::wgmma_wait<0>();
+    sm90::fence_registers(grad_key);
+    if (thread == 0) sm90::barrier_arrive(&shared.query_empty[stage]);
+  }
+
+  if (kBias && work.compact) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      grad_bias[r] += __shfl_xor_sync(0xffffffff, grad_bias[r], 1);
+      grad_bias[r] += __shfl_xor_sync(0xffffffff, grad_bias[r], 2);
+      if (thread % 4 == 0 && key + 8 * r < args.compact_length) {
+        args.grad_bias[bounds_offset / args.length * args.bias_stride + key + 8 * r] = grad_bias[r];
+      }
+    }
+  }
+  // Keys and values are free once both warpgroups are done; the gradients take their place.
+  sm90::named_barrier_sync(1, 256);
+  stage_rows<kHeadDim>(grad_key, args.scale, &shared.key[0][consumer * 64][0], Tile::kBlockN * 64, thread);
+  stage_rows<kHeadDim>(grad_value, 1.0f, &shared.value[0][consumer * 64][0], Tile::kBlockN * 64, thread);
+  sm90::fence_async_proxy();
+  sm90::named_barrier_sync(2 + consumer, 128);
+  if (thread == 0) {
+    const int row = work.tile * Tile::kBlockN + consumer * 64;
+    for (int block = 0; block < Tile::kColumnBlocks; ++block) {
+      sm90::tensor_store(work.compact ? &args.grad_compact_key : &args.grad_second_key,
+                         &shared.key[block][consumer * 64][0], block * 64, row, work.kv_head, work.batch);
+      sm90::tensor_store(work.compact ? &args.grad_compact_value : &args.grad_second_value,
+                         &shared.value[block][consumer * 64][0], block * 64, row, work.kv_head, work.batch);
+    }
+    sm90::tensor_store_commit();
+    sm90::tensor_store_wait_read<0>();
+  }
+}
+
+template <int kHeadDim, bool kBias, bool kDeterministic>
+__global__ void __launch_bounds__(BackwardTile<kHeadDim>::kThreads, 1)
+    backward_kernel(const __grid_constant__ BackwardArgs args) {
+  using Tile = BackwardTile<kHeadDim>;
+  extern __shared__ uint8_t shared_bytes[];
+  auto& shared = *reinterpret_cast<BackwardShared<kHeadDim>*>((reinterpret_cast<uintptr_t>(shared_bytes) + 1023) &
+                                                              ~uintptr_t{1023});
+  const BackwardWork work = backward_work<kDeterministic>(args, blockIdx.x);
+  if (threadIdx.x == 0) {
+    sm90::barrier_init(&shared.key_value_full, 1);
+    for (int stage = 0; stage < Tile::kStages; ++stage) {
+      sm90::barrier_init(&shared.query_full[stage], 1);
+      sm90::barrier_init(&shared.query_empty[stage], Tile::kConsumers);
+      sm90::barrier_init(&shared.grad_output_full[stage], 1);
+      sm90::barrier_init(&shared.grad_output_empty[stage], Tile::kConsumers);
+    }
+    for (int i = 0; i < 2 * Tile::kConsumers; ++i) {
+      sm90::barrier_init(&shared.grad_query_full[i % 2][i / 2], 128);
+      sm90::barrier_init(&shared.grad_query_empty[i % 2][i / 2], 1);
+    }
+    sm90::barrier_init_fence();
+  }
+  const int tiles = args.compact_tiles + args.second_tiles;
+  const int2 interval = args.intervals[(static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * tiles +
+                                       (work.compact ? 0 : args.compact_tiles) + work.tile];
+  if (kBias && threadIdx.x < Tile::kBlockN) {
+    const int key = work.tile * Tile::kBlockN + threadIdx.x;
+    const int64_t row = (static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.bias_stride;
+    shared.bias[threadIdx.x] =
+        work.compact && key < args.compact_length ? args.bias[row + key] * 1.4426950408889634f : 0.0f;
+  }
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    sm90::register_dealloc<24>();  // 128 * 24 + 256 * 240 = 384 * 168, what the block starts with
+    if (threadIdx.x == 0) {
+      produce_backward<kHeadDim>(args, shared, work, interval);
+    } else if (threadIdx.x % 32 == 0 && threadIdx.x / 32 <= Tile::kConsumers) {
+      add_grad_query<kHeadDim, kDeterministic>(args, shared, work, interval, threadIdx.x / 32 - 1);
+    }
+  } else {
+    sm90::register_alloc<240>();
+    consume_backward<kHeadDim, kBias>(args, shared, work, interval, threadIdx.x / 128 - 1);
+  }
+}
+
+}  // namespace dga::kernels

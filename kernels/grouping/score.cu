@@ -1,0 +1,369 @@
+#include <cuda_bf16.h>
+
+#include <algorithm>
+
+#include "kernels/attention/tensor_map.h"
+#include "kernels/common/check.h"
+#include "kernels/common/hopper.cuh"
+#include "kernels/common/wgmma.cuh"
+#include "kernels/grouping/score.h"
+
+// Cost: two passes of S * L / 2 pairs a head, 2 D FLOP each: 275 GFLOP for S = 1024, L = 32K, 32 heads, D = 128, and as
+// many exponentials as pairs, which take the special-function unit as long as the products take the tensor cores. Two
+// blocks of 256 threads share a multiprocessor so that the one computes exponentials under the products of the other.
+namespace dga::kernels {
+namespace {
+
+constexpr int kTile = 128;  // rows and columns of a tile of scores; 64 rows a warpgroup
+constexpr int kStages = 2;
+constexpr int kChunkTiles = 32;  // key tiles a block of the first pass takes: 4096 keys, short enough to balance
+constexpr float kLog2e = 1.4426950408889634f;
+
+template <int kHeadDim>
+struct ScoreShared {
+  alignas(1024) __nv_bfloat16 fixed[kHeadDim / 64][kTile][64];
+  alignas(1024) __nv_bfloat16 streamed[kStages][kHeadDim / 64][kTile][64];
+  float log_sum_exp[kTile];
+  uint64_t fixed_full, full[kStages], empty[kStages];
+};
+
+struct ScoreArgs {
+  CUtensorMap query;  // gathered [B, S, H, D]
+  CUtensorMap key;    // [B, L, G, D]
+  SampleTable table;
+  float2* partial;  // [chunks, B, H, padded S]: maximum (base 2) and sum of a chunk's exponentials
+  float* importance;
+  int length, heads, kv_heads, samples, sample_tiles, chunks;
+  float scale_log2;
+};
+
+/// Copies the sampled rows of the queries together. One warp a row and head.
+__global__ void gather_queries_kernel(const __nv_bfloat16* query, int64_t batch_stride, int64_t row_stride,
+                                      int64_t head_stride, SampleTable table, int heads, int head_dim,
+                                      __nv_bfloat16* gathered) {
+  const int sample = blockIdx.x, batch = blockIdx.z;
+  const int head = blockIdx.y * blockDim.y + threadIdx.y;
+  if (head >= heads) return;
+  const int position = max(table.positions[batch * table.samples + sample], 0);
+  const auto* source =
+      reinterpret_cast<const uint4*>(query + batch * batch_stride + position * row_stride + head * head_stride);
+  auto* target = reinterpret_cast<uint4*>(gathered + ((batch * table.samples + sample) * heads + head) * head_dim);
+  if (threadIdx.x < head_dim / 8) target[threadIdx.x] = source[threadIdx.x];
+}
+
+template <int kHeadDim>
+__device__ __forceinline__ ScoreShared<kHeadDim>& shared_storage() {
+  extern __shared__ uint8_t bytes[];
+  return *reinterpret_cast<ScoreShared<kHeadDim>*>((reinterpret_cast<uintptr_t>(bytes) + 1023) & ~uintptr_t{1023});
+}
+
+template <int kHeadDim>
+__device__ __forceinline__ void load_tile(void* target, const CUtensorMap* map, uint64_t* barrier, int row, int head,
+                                          int batch) {
+  sm90::barrier_arrive_expect_bytes(barrier, kTile * kHeadDim * sizeof(__nv_bfloat16));
+  for (int block = 0; block < kHeadDim / 64; ++block) {
+    sm90::tensor_load(static_cast<__nv_bfloat16*>(target) + block * kTile * 64, map, barrier, block * 64, row, head,
+                      batch);
+  }
+}
+
+template <int kHeadDim>
+__device__ __forceinline__ void init_barriers(ScoreShared<kHeadDim>& shared) {
+  if (threadIdx.x == 0) {
+    sm90::barrier_init(&shared.fixed_full, 1);
+    for (int stage = 0; stage < kStages; ++stage) {
+      sm90::barrier_init(&shared.full[stage], 1);
+      sm90::barrier_init(&shared.empty[stage], 2);
+    }
+    sm90::barrier_init_fence();
+  }
+  __syncthreads();
+}
+
+/// scores[64, 128] = 64 rows of the fixed tile times the streamed tile transposed.
+template <int kHeadDim>
+__device__ __forceinline__ void multiply(float (&scores)[64], const ScoreShared<kHeadDim>& shared, int warpgroup,
+                                         int stage) {
+  const uint64_t a = sm90::descriptor_k_major(&shared.fixed[0][warpgroup * 64][0]);
+  const uint64_t b = sm90::descriptor_k_major(&shared.streamed[stage][0][0][0]);
+  sm90::fence_registers(scores);
+  sm90::wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < kHeadDim / 16; ++k) {
+    const uint32_t offset = k / 4 * (kTile * 128) + k % 4 * 32;
+    sm90::wgmma_ss<0, 0>(scores, sm90::descriptor_advance(a, offset), sm90::descriptor_advance(b, offset), k != 0);
+  }
+  sm90::wgmma_commit();
+  sm90::wgmma_wait<0>();
+  sm90::fence_registers(scores);
+}
+
+/// First pass: for 128 sampled queries of a head and one chunk of keys, the maximum and the sum of the exponentials.
+template <int kHeadDim>
+__global__ void __launch_bounds__(256, 2) score_rows_kernel(const __grid_constant__ ScoreArgs args) {
+  auto& shared = shared_storage<kHeadDim>();
+  init_barriers(shared);
+  const int tile = args.sample_tiles - 1 - blockIdx.x, chunk = blockIdx.y;  // the last queries see the most keys
+  const int head = blockIdx.z % args.heads, batch = blockIdx.z / args.heads;
+  const int kv_head = head / (args.heads / args.kv_heads);
+  const int warpgroup = threadIdx.x / 128, thread = threadIdx.x % 128;
+  const int32_t* positions = args.table.positions + batch * args.table.samples;
+  const int32_t* begins = args.table.begins + batch * args.table.samples;
+  int rows[2], position[2], begin[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    rows[r] = tile * kTile + warpgroup * 64 + thread / 32 * 16 + thread % 32 / 4 + 8 * r;
+    position[r] = rows[r] < args.samples ? positions[rows[r]] : -1;
+    begin[r] = rows[r] < args.samples ? begins[rows[r]] : 0;
+  }
+  int last_position = -1;  // of the tile; unused entries stand at the end of a row
+  for (int i = threadIdx.x % 32; i < kTile; i += 32) {
+    if (tile * kTile + i < args.samples) last_position = max(last_position, positions[tile * kTile + i]);
+  }
+  last_position = __reduce_max_sync(0xffffffff, last_position);
+  const int first_begin = tile * kTile < args.samples ? begins[tile * kTile] : 0;
+  const int first = max(chunk * kChunkTiles, first_begin / kTile);
+  const int last = min((chunk + 1) * kChunkTiles, last_position / kTile + (last_position >= 0 ? 1 : 0));
+  if (threadIdx.x == 0 && first < last) {
+    load_tile<kHeadDim>(shared.fixed, &args.query, &shared.fixed_full, tile * kTile, head, batch);
+    for (int i = first; i < min(first + kStages, last); ++i) {
+      load_tile<kHeadDim>(shared.streamed[i - first], &args.key, &shared.full[i - first], i * kTile, kv_head, batch);
+    }
+  }
+  float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+  if (first < last) sm90::barrier_wait(&shared.fixed_full, 0);
+  for (int i = first; i < last; ++i) {
+    const int stage = (i - first) % kStages;
+    sm90::barrier_wait(&shared.full[stage], (i - first) / kStages & 1);
+    float scores[64];
+    multiply(scores, shared, warpgroup, stage);
+    if (thread == 0) sm90::barrier_arrive(&shared.empty[stage]);
+    if (threadIdx.x == 0 && i + kStages < last) {
+      sm90::barrier_wait(&shared.empty[stage], (i - first) / kStages & 1);
+      load_tile<kHeadDim>(shared.streamed[stage], &args.key, &shared.full[stage], (i + kStages) * kTile, kv_head,
+                          batch);
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int low = begin[r] - i * kTile - 2 * (thread % 4), high = position[r] - i * kTile - 2 * (thread % 4);
+      if (begin[r] > i * kTile || position[r] < (i + 1) * kTile - 1) {
+#pragma unroll
+        for (int j = 0; j < 16; ++j) {
+          if (8 * j < low || 8 * j > high) scores[4 * j + 2 * r] = -INFINITY;
+          if (8 * j + 1 < low || 8 * j + 1 > high) scores[4 * j + 2 * r + 1] = -INFINITY;
+        }
+      }
+      float top = maximum[r];
+#pragma unroll
+      for (int j = 0; j < 16; ++j) top = fmaxf(top, fmaxf(scores[4 * j + 2 * r], scores[4 * j + 2 * r + 1]));
+      const float offset = top == -INFINITY ? 0.0f : top * args.scale_log2;
+      float added = 0;
+#pragma unroll
+      for (int j = 0; j < 16; ++j) {
+        added += sm90::exp2_approximate(fmaf(scores[4 * j + 2 * r], args.scale_log2, -offset)) +
+                 sm90::exp2_approximate(fmaf(scores[4 * j + 2 * r + 1], args.scale_log2, -offset));
+      }
+      sum[r] = sum[r] * sm90::exp2_approximate(maximum[r] * args.scale_log2 - offset) + added;
+      maximum[r] = top;
+    }
+  }
+  // The four threads of a row combine; every entry of `partial` is written, so that the second pass may read it.
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    float top = fmaxf(maximum[r], __shfl_xor_sync(0xffffffff, maximum[r], 1));
+    top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 2));
+    const float offset = top == -INFINITY ? 0.0f : top * args.scale_log2;
+    float total = sum[r] * sm90::exp2_approximate(maximum[r] * args.scale_log2 - offset);
+    total += __shfl_xor_sync(0xffffffff, total, 1);
+    total += __shfl_xor_sync(0xffffffff, total, 2);
+    if (thread % 4 == 0) {
+      const int64_t batch_heads = static_cast<int64_t>(gridDim.z);
+      args.partial[(chunk * batch_heads + blockIdx.z) * args.sample_tiles * kTile + rows[r]] =
+          make_float2(offset, total);
+    }
+  }
+}
+
+/// First index of the non-decreasing values[0, count) that is at least `limit`.
+__device__ __forceinline__ int lower_bound(const int32_t* values, int count, int limit) {
+  int low = 0;
+  while (count > 0) {
+    const int half = count / 2;
+    if (values[low + half] < limit) {
+      low += half + 1;
+      count -= half + 1;
+    } else {
+      count = half;
+    }
+  }
+  return low;
+}
+
+/// Second pass: for 128 keys of a KV head, the sum of their probabilities over the sampled queries that see them.
+template <int kHeadDim>
+__global__ void __launch_bounds__(256, 2) score_columns_kernel(const __grid_constant__ ScoreArgs args) {
+  auto& shared = shared_storage<kHeadDim>();
+  init_barriers(shared);
+  const int tile = blockIdx.x, kv_head = blockIdx.y, batch = blockIdx.z;
+  const int group = args.heads / args.kv_heads;
+  const int warpgroup = threadIdx.x / 128, thread = threadIdx.x % 128;
+  const int32_t* positions = args.table.positions + batch * args.table.samples;
+  const int32_t* begins = args.table.begins + batch * args.table.samples;
+  int used = args.samples;  // entries of this row; unused ones (-1) stand at its end
+  if (positions[args.samples - 1] < 0) {
+    int low = 0, high = args.samples;
+    while (low < high) (positions[(low + high) / 2] >= 0) ? low = (low + high) / 2 + 1 : high = (low + high) / 2;
+    used = low;
+  }
+  const int first_sample = lower_bound(positions, used, tile * kTile);
+  const int last_sample = lower_bound(begins, used, (tile + 1) * kTile);  // the first whose document starts later
+  const int first = first_sample / kTile;
+  const int tiles = first_sample < last_sample ? (last_sample + kTile - 1) / kTile - first : 0;
+  const int steps = tiles * group;
+  const auto load_query = [&](int step) {
+    load_tile<kHeadDim>(shared.streamed[step % kStages], &args.query, &shared.full[step % kStages],
+                        (first + step % tiles) * kTile, kv_head * group + step / tiles, batch);
+  };
+  if (threadIdx.x == 0 && steps > 0) {
+    load_tile<kHeadDim>(shared.fixed, &args.key, &shared.fixed_full, tile * kTile, kv_head, batch);
+    for (int step = 0; step < min(kStages, steps); ++step) load_query(step);
+  }
+  const int key = tile * kTile + warpgroup * 64 + thread / 32 * 16 + thread % 32 / 4;
+  const int64_t batch_heads = static_cast<int64_t>(gridDim.z) * args.heads;
+  float importance[2] = {0, 0};
+  if (steps > 0) sm90::barrier_wait(&shared.fixed_full, 0);
+  for (int step = 0; step < steps; ++step) {
+    const int stage = step % kStages;
+    const int sample_tile = first + step % tiles, head = kv_head * group + step / tiles;
+    __syncthreads();  // the log-sum-exp of the step before has been read
+    if (threadIdx.x < kTile) {
+      // The chunks' sums combine in order; unused queries get infinity, which makes their probabilities zero.
+      const int sample = sample_tile * kTile + threadIdx.x;
+      const int position = sample < used ? positions[sample] : -1;
+      float top = -INFINITY, total = 0;
+      const int chunks = position >= 0 ? position / (kChunkTiles * kTile) + 1 : 0;
+      for (int chunk = 0; chunk < chunks; ++chunk) {
+        const float2 part =
+            args.partial[(chunk * batch_heads + batch * args.heads + head) * args.sample_tiles * kTile + sample];
+        if (part.y == 0) continue;  // a chunk before the query's document
+        const float next = fmaxf(top, part.x);
+        total = total * sm90::exp2_approximate(top - next) + part.y * sm90::exp2_approximate(part.x - next);
+        top = next;
+      }
+      shared.log_sum_exp[threadIdx.x] = total > 0 ? top + log2f(total) : INFINITY;
+    }
+    __syncthreads();
+    sm90::barrier_wait(&shared.full[stage], step / kStages & 1);
+    float scores[64];
+    multiply(scores, shared, warpgroup, stage);
+    if (thread == 0) sm90::barrier_arrive(&shared.empty[stage]);
+    if (threadIdx.x == 0 && step + kStages < steps) {
+      sm90::barrier_wait(&shared.empty[stage], step / kStages & 1);
+      load_query(step + kStages);
+    }
+    const int last = min((sample_tile + 1) * kTile, used) - 1;
+    const bool whole = positions[sample_tile * kTile] >= (tile + 1) * kTile - 1 && begins[last] <= tile * kTile;
+    if (!whole) {
+#pragma unroll
+      for (int j = 0; j < 16; ++j) {
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+          const int sample = min(sample_tile * kTile + 8 * j + 2 * (thread % 4) + c, used - 1);
+          const int position = positions[sample], begin = begins[sample];
+#pragma unroll
+          for (int r = 0; r < 2; ++r) {
+            if (key + 8 * r > position || key + 8 * r < begin) scores[4 * j + 2 * r + c] = -INFINITY;
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < 16; ++j) {
+      const float2 lse = *reinterpret_cast<const float2*>(&shared.log_sum_exp[8 * j + 2 * (thread % 4)]);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        importance[r] += sm90::exp2_approximate(fmaf(scores[4 * j + 2 * r], args.scale_log2, -lse.x)) +
+                         sm90::exp2_approximate(fmaf(scores[4 * j + 2 * r + 1], args.scale_log2, -lse.y));
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    importance[r] += __shfl_xor_sync(0xffffffff, importance[r], 1);
+    importance[r] += __shfl_xor_sync(0xffffffff, importance[r], 2);
+    if (thread % 4 == 0 && key + 8 * r < args.length) {
+      args.importance[(static_cast<int64_t>(batch) * args.kv_heads + kv_head) * args.length + key + 8 * r] =
+          importance[r];
+    }
+  }
+}
+
+int64_t tiles_of(int64_t count) { return (count + kTile - 1) / kTile; }
+
+struct Workspace {
+  int64_t chunks, gathered, partial, total;
+};
+
+Workspace layout(const Shape& shape, int64_t samples) {
+  const auto aligned = [](int64_t bytes) { return (bytes + 255) / 256 * 256; };
+  Workspace parts{};
+  parts.chunks = (tiles_of(shape.length) + kChunkTiles - 1) / kChunkTiles;
+  parts.partial = aligned(shape.batch * samples * shape.heads * shape.head_dim * 2);
+  parts.total = parts.partial + aligned(parts.chunks * shape.batch * shape.heads * tiles_of(samples) * kTile * 8);
+  return parts;
+}
+
+template <int kHeadDim>
+void launch(const ScoreParams& params, cudaStream_t stream) {
+  const Shape& shape = params.shape;
+  const int64_t samples = params.table.samples;
+  const Workspace parts = layout(shape, samples);
+  auto* workspace = static_cast<std::byte*>(params.workspace);
+  auto* gathered = reinterpret_cast<__nv_bfloat16*>(workspace);
+  const TensorRef& query = params.query;
+  const dim3 gather_grid(static_cast<unsigned>(samples), static_cast<unsigned>((shape.heads + 7) / 8),
+                         static_cast<unsigned>(shape.batch));
+  gather_queries_kernel<<<gather_grid, dim3(kHeadDim / 8, 8), 0, stream>>>(
+      static_cast<const __nv_bfloat16*>(query.data), query.batch_stride, query.row_stride, query.head_stride,
+      params.table, static_cast<int>(shape.heads), kHeadDim, gathered);
+  DGA_CUDA_CHECK(cudaGetLastError());
+
+  ScoreArgs args{};
+  const TensorRef gathered_ref{gathered, samples * shape.heads * kHeadDim, shape.heads * kHeadDim, kHeadDim};
+  args.query = make_tensor_map(gathered_ref, shape.batch, samples, shape.heads, kHeadDim, kTile);
+  args.key = make_tensor_map(params.key, shape.batch, shape.length, shape.kv_heads, kHeadDim, kTile);
+  args.table = params.table;
+  args.partial = reinterpret_cast<float2*>(workspace + parts.partial);
+  args.importance = params.importance;
+  args.length = static_cast<int>(shape.length);
+  args.heads = static_cast<int>(shape.heads);
+  args.kv_heads = static_cast<int>(shape.kv_heads);
+  args.samples = static_cast<int>(samples);
+  args.sample_tiles = static_cast<int>(tiles_of(samples));
+  args.chunks = static_cast<int>(parts.chunks);
+  args.scale_log2 = params.scale * kLog2e;
+  const int shared_bytes = static_cast<int>(sizeof(ScoreShared<kHeadDim>)) + 1024;
+  DGA_CUDA_CHECK(
+      cudaFuncSetAttribute(score_rows_kernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+  DGA_CUDA_CHECK(
+      cudaFuncSetAttribute(score_columns_kernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+  const dim3 rows_grid(args.sample_tiles, args.chunks, static_cast<unsigned>(shape.batch * shape.heads));
+  score_rows_kernel<kHeadDim><<<rows_grid, 256, shared_bytes, stream>>>(args);
+  DGA_CUDA_CHECK(cudaGetLastError());
+  const dim3 columns_grid(static_cast<unsigned>(tiles_of(shape.length)), args.kv_heads,
+                          static_cast<unsigned>(shape.batch));
+  score_columns_kernel<kHeadDim><<<columns_grid, 256, shared_bytes, stream>>>(args);
+  DGA_CUDA_CHECK(cudaGetLastError());
+}
+
+}  // namespace
+
+size_t score_workspace_bytes(const Shape& shape, int64_t samples) {
+  return static_cast<size_t>(layout(shape, samples).total);
+}
+
+void score(const ScoreParams& params, cudaStream_t stream) {
+  params.shape.head_dim == 128 ? launch<128>(params, stream) : launch<64>(params, stream);
+}
+
+}  // namespace dga::kernels
