@@ -25,7 +25,7 @@ Workspace layout(const Shape& shape, bool deterministic) {
   parts.log_sum_exp = aligned(batch_heads * tiles * 64 * shape.head_dim * 4);
   parts.delta = parts.log_sum_exp + aligned(batch_heads * tiles * 64 * 4);
   parts.intervals = parts.delta + aligned(batch_heads * tiles * 64 * 4);
-  parts.semaphores = parts.intervals + aligned(shape.batch * shape.kv_heads * key_tiles * 8);
+  parts.semaphores = parts.intervals + aligned(shape.batch * shape.kv_heads * key_tiles * 16);
   parts.turns = parts.semaphores + (deterministic ? aligned(batch_heads * tiles * 2 * 4) : 0);
   parts.total = parts.turns + (deterministic ? aligned(shape.batch * shape.kv_heads * tiles * 8) : 0);
   return parts;
@@ -58,7 +58,7 @@ void prepare(const BackwardParams& params, const BackwardArgs& args, cudaStream_
   DGA_CUDA_CHECK(cudaGetLastError());
   const dim3 key_grid(args.compact_tiles + args.second_tiles, static_cast<unsigned>(shape.batch * shape.kv_heads));
   key_tile_intervals_kernel<<<key_grid, 32, 0, stream>>>(args.bounds, args.length, args.compact_tiles,
-                                                         args.second_tiles, const_cast<int2*>(args.intervals));
+                                                         args.second_tiles, const_cast<int4*>(args.intervals));
   DGA_CUDA_CHECK(cudaGetLastError());
   if (params.deterministic) {
     DGA_CUDA_CHECK(
@@ -115,7 +115,7 @@ void launch(const BackwardParams& params, cudaStream_t stream) {
   args.bias = params.compact_bias;
   args.grad_bias = params.grad_bias;
   args.bias_stride = params.bias_stride;
-  args.intervals = reinterpret_cast<const int2*>(workspace + parts.intervals);
+  args.intervals = reinterpret_cast<const int4*>(workspace + parts.intervals);
   args.log_sum_exp_log2 = reinterpret_cast<const float*>(workspace + parts.log_sum_exp);
   args.delta = reinterpret_cast<const float*>(workspace + parts.delta);
   args.grad_query = reinterpret_cast<float*>(workspace + parts.grad_query);

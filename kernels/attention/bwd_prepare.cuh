@@ -74,22 +74,27 @@ __device__ __forceinline__ int first_above(const int32_t* values, int count, int
   return low;
 }
 
-/// One warp per key tile: the query tiles [x, y) of 64 that see any of its 128 keys.
+/// One warp per key tile: the query tiles of 64 that see any of its 128 keys, [x, y), and those of which every query
+/// sees all of them, [z, w). Both are intervals because the bounds never decrease.
 __global__ void __launch_bounds__(32)
-    key_tile_intervals_kernel(Bounds bounds, int length, int compact_tiles, int second_tiles, int2* intervals) {
+    key_tile_intervals_kernel(Bounds bounds, int length, int compact_tiles, int second_tiles, int4* intervals) {
   const int tiles = compact_tiles + second_tiles;
   const int tile = blockIdx.x;
   const int64_t offset = static_cast<int64_t>(blockIdx.y) * length;
   const bool compact = tile < compact_tiles;
   const int first_key = (compact ? tile : tile - compact_tiles) * 128;
   const int32_t* begins = compact ? bounds.first_begin : bounds.second_begin;
-  const int32_t* ends = compact ? bounds.first_end : bounds.second_end;
-  const int first = first_above(ends + offset, length, first_key);
-  const int last = begins == nullptr ? length : first_above(begins + offset, length, first_key + 127);
+  const int32_t* ends = (compact ? bounds.first_end : bounds.second_end) + offset;
+  const auto begin_above = [&](int limit) {
+    return begins == nullptr ? length : first_above(begins + offset, length, limit);
+  };
+  const int first = first_above(ends, length, first_key), last = begin_above(first_key + 127);
+  const int whole_first = first_above(ends, length, first_key + 127), whole_last = begin_above(first_key);
   if (threadIdx.x == 0) {
-    const int begin = first / 64, end = (last + 63) / 64;
+    const int end = (last + 63) / 64;
+    const int whole_end = whole_last == length ? (length + 63) / 64 : whole_last / 64;
     intervals[static_cast<int64_t>(blockIdx.y) * tiles + tile] =
-        first == length ? make_int2(0, 0) : make_int2(begin, max(begin, end));
+        first == length ? int4{} : make_int4(first / 64, max(first / 64, end), (whole_first + 63) / 64, whole_end);
   }
 }
 

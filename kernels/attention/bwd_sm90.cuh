@@ -51,7 +51,7 @@ struct BackwardArgs {
   const float* bias;  // or null
   float* grad_bias;   // or null
   int64_t bias_stride;
-  const int2* intervals;          // [B, G, compact tiles + second tiles]: query tiles [x, y) that see a key tile
+  const int4* intervals;  // [B, G, compact tiles + second tiles]: query tiles [x, y) see the key tile, [z, w) all of it
   const float* log_sum_exp_log2;  // [B, H, padded length]
   const float* delta;             // [B, H, padded length]
   float* grad_query;              // [B, H, query tiles, 64 * D] in accumulator order
@@ -86,24 +86,13 @@ __device__ __forceinline__ BackwardWork backward_work(const BackwardArgs& args, 
   return {index - batch_head * tiles, batch_head % args.kv_heads, batch_head / args.kv_heads, compact};
 }
 
-/// Whether every query of the tile sees all keys of the block.
-__device__ __forceinline__ bool sees_whole_tile(const BackwardArgs& args, const BackwardWork& work,
-                                                int64_t bounds_offset, int first_query) {
-  const int last_query = min(first_query + 64, args.length) - 1;
-  const int first_key = work.tile * 128;
-  const int* begins = work.compact ? args.bounds.first_begin : args.bounds.second_begin;
-  const int* ends = work.compact ? args.bounds.first_end : args.bounds.second_end;
-  const int begin = begins == nullptr ? 0 : __ldg(begins + bounds_offset + last_query);
-  return first_key >= begin && first_key + 128 <= __ldg(ends + bounds_offset + first_query);
-}
-
 struct BackwardStep {
   int head, tile;
 };
 
 /// Query tiles from the last to the first, so that the blocks of a head, which all see the last queries, read the same
 /// tile at about the same time; then the next query head of the group.
-__device__ __forceinline__ BackwardStep backward_step(const BackwardWork& work, int2 interval, int group, int step) {
+__device__ __forceinline__ BackwardStep backward_step(const BackwardWork& work, int4 interval, int group, int step) {
   const int tiles = interval.y - interval.x;
   const int head = step / tiles;
   return {work.kv_head * group + head, interval.y - 1 - (step - head * tiles)};
@@ -111,12 +100,11 @@ __device__ __forceinline__ BackwardStep backward_step(const BackwardWork& work, 
 
 template <int kHeadDim>
 __device__ __forceinline__ void produce_backward(const BackwardArgs& args, BackwardShared<kHeadDim>& shared,
-                                                 const BackwardWork& work, int2 interval) {
+                                                 const BackwardWork& work, int4 interval) {
   using Tile = BackwardTile<kHeadDim>;
   constexpr uint32_t kQueryBytes = Tile::kBlockM * kHeadDim * sizeof(__nv_bfloat16);
   const int group = args.heads / args.kv_heads;
   const int padded_length = args.query_tiles * Tile::kBlockM;
-  const int64_t bounds_offset = (static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.length;
   sm90::barrier_arrive_expect_bytes(&shared.key_value_full, 2 * Tile::kBlockN * kHeadDim * sizeof(__nv_bfloat16));
   for (int block = 0; block < Tile::kColumnBlocks; ++block) {
     for (int half = 0; half < 2; ++half) {
@@ -127,15 +115,15 @@ __device__ __forceinline__ void produce_backward(const BackwardArgs& args, Backw
                         &shared.key_value_full, block * 64, row, work.kv_head, work.batch);
     }
   }
+#pragma unroll 1  // the copying threads have 24 registers
   for (int step = 0; step < group * (interval.y - interval.x); ++step) {
     const BackwardStep at = backward_step(work, interval, group, step);
     const int row = at.tile * Tile::kBlockM;
     const int64_t row_offset = (static_cast<int64_t>(work.batch) * args.heads + at.head) * padded_length + row;
     const int stage = step % Tile::kStages;
     const uint32_t empty_parity = (step / Tile::kStages + 1) & 1;
-    const bool whole = sees_whole_tile(args, work, bounds_offset, row);
     sm90::barrier_wait(&shared.query_empty[stage], empty_parity);
-    shared.whole[stage] = whole;
+    shared.whole[stage] = at.tile >= interval.z && at.tile < interval.w;
     sm90::barrier_arrive_expect_bytes(&shared.query_full[stage], kQueryBytes + Tile::kBlockM * sizeof(float));
     for (int block = 0; block < Tile::kColumnBlocks; ++block) {
       sm90::tensor_load(&shared.query[stage][block][0][0], &args.query, &shared.query_full[stage], block * 64, row,
@@ -168,10 +156,11 @@ __device__ __forceinline__ void pass_turn(int* semaphore) {
 /// which would otherwise wait for the copy, and in the deterministic mode for their turn.
 template <int kHeadDim, bool kDeterministic>
 __device__ __forceinline__ void add_grad_query(const BackwardArgs& args, BackwardShared<kHeadDim>& shared,
-                                               const BackwardWork& work, int2 interval, int consumer) {
+                                               const BackwardWork& work, int4 interval, int consumer) {
   using Tile = BackwardTile<kHeadDim>;
   constexpr int kPart = Tile::kQueryColumns * Tile::kBlockM;
   const int group = args.heads / args.kv_heads;
+#pragma unroll 1
   for (int step = 0; step < group * (interval.y - interval.x); ++step) {
     const BackwardStep at = backward_step(work, interval, group, step);
     const int buffer = step & 1;
@@ -242,7 +231,7 @@ __device__ __forceinline__ void stage_rows(const float (&tile)[kHeadDim / 2], fl
 
 template <int kHeadDim, bool kBias>
 __device__ __forceinline__ void consume_backward(const BackwardArgs& args, BackwardShared<kHeadDim>& shared,
-                                                 const BackwardWork& work, int2 interval, int consumer) {
+                                                 const BackwardWork& work, int4 interval, int consumer) {
   using Tile = BackwardTile<kHeadDim>;
   constexpr uint32_t kKeyBlockBytes = Tile::kBlockN * 128;
   constexpr uint32_t kQueryBlockBytes = Tile::kBlockM * 128;
@@ -448,7 +437,7 @@ __global__ void __launch_bounds__(BackwardTile<kHeadDim>::kThreads, 1)
     sm90::barrier_init_fence();
   }
   const int tiles = args.compact_tiles + args.second_tiles;
-  const int2 interval = args.intervals[(static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * tiles +
+  const int4 interval = args.intervals[(static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * tiles +
                                        (work.compact ? 0 : args.compact_tiles) + work.tile];
   if (kBias && threadIdx.x < Tile::kBlockN) {
     const int key = work.tile * Tile::kBlockN + threadIdx.x;

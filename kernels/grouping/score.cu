@@ -132,6 +132,7 @@ __global__ void __launch_bounds__(256, 2) score_rows_kernel(const __grid_constan
   }
   float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
   if (first < last) sm90::barrier_wait(&shared.fixed_full, 0);
+#pragma unroll 1
   for (int i = first; i < last; ++i) {
     const int stage = (i - first) % kStages;
     sm90::barrier_wait(&shared.full[stage], (i - first) / kStages & 1);
@@ -232,6 +233,7 @@ __global__ void __launch_bounds__(256, 2) score_columns_kernel(const __grid_cons
   const int64_t batch_heads = static_cast<int64_t>(gridDim.z) * args.heads;
   float importance[2] = {0, 0};
   if (steps > 0) sm90::barrier_wait(&shared.fixed_full, 0);
+#pragma unroll 1
   for (int step = 0; step < steps; ++step) {
     const int stage = step % kStages;
     const int sample_tile = first + step % tiles, head = kv_head * group + step / tiles;
