@@ -2,6 +2,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "config/load.h"
+#include "model/hf_config.h"
+
 namespace dga {
 namespace {
 
@@ -61,6 +64,19 @@ nlohmann::json attention_json(AttentionConfig attention) {
   nlohmann::json recorded = fields.take();
   recorded.erase("backend");
   return recorded;
+}
+
+std::optional<AttentionConfig> recorded_attention(const std::filesystem::path& folder) {
+  const std::optional<std::string> recorded = read_recorded_attention(folder);
+  if (!recorded) return std::nullopt;
+  struct OnlyAttention {
+    AttentionConfig attention;
+    void fields(config::Fields& f) { f.section("attention", attention, "attention"); }
+  };
+  config::Document document("", {"attention=" + *recorded});
+  OnlyAttention file;
+  document.read_into(file);
+  return file.attention;
 }
 
 }  // namespace dga

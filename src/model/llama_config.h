@@ -13,15 +13,15 @@ enum class RopeType { none, linear, ntk, yarn, llama3 };
 struct RopeScaling {
   RopeType type = RopeType::none;
   double factor = 1.0;
-  int64_t original_max_position_embeddings = 0;  // yarn, llama3
-  double low_freq_factor = 1.0;                  // llama3
-  double high_freq_factor = 4.0;                 // llama3
-  double beta_fast = 32.0;                       // yarn
-  double beta_slow = 1.0;                        // yarn
-  std::optional<double> attention_factor;        // yarn; unset: from mscale or factor
-  std::optional<double> mscale;                  // yarn
-  std::optional<double> mscale_all_dim;          // yarn
-  bool truncate = true;                          // yarn: whole dimensions as the ramp's ends
+  int64_t original_max_position_embeddings = 0;           // yarn, llama3
+  double low_freq_factor = 1.0;                           // llama3
+  double high_freq_factor = 4.0;                          // llama3
+  double beta_fast = 32.0;                                // yarn
+  double beta_slow = 1.0;                                 // yarn
+  std::optional<double> attention_factor = std::nullopt;  // yarn; unset: from mscale or factor
+  std::optional<double> mscale = std::nullopt;            // yarn
+  std::optional<double> mscale_all_dim = std::nullopt;    // yarn
+  bool truncate = true;                                   // yarn: whole dimensions as the ramp's ends
   bool operator==(const RopeScaling&) const = default;
 };
 

@@ -98,6 +98,16 @@ void write_weights(const std::filesystem::path& folder, const std::vector<NamedP
 
 }  // namespace
 
+void write_hf_files(const std::filesystem::path& folder, const std::vector<NamedParameter>& parameters,
+                    const HfExport& description) {
+  LlamaConfig config = description.config;
+  fill_special_tokens(description.tokenizer_source, config);
+  const nlohmann::json attention = description.attention ? attention_json(*description.attention) : nlohmann::json();
+  write_json(folder / "config.json", hf_config_json(config, hf_dtype_name(description.dtype), attention));
+  write_tokenizer_files(description.tokenizer_source, folder);
+  write_weights(folder, parameters, description);
+}
+
 void save_hf(const std::filesystem::path& folder, const std::vector<NamedParameter>& parameters,
              const HfExport& description) {
   const std::filesystem::path target = std::filesystem::absolute(folder).lexically_normal();
@@ -105,12 +115,7 @@ void save_hf(const std::filesystem::path& folder, const std::vector<NamedParamet
   DGA_CHECK_INPUT(!std::filesystem::exists(name) || std::filesystem::is_empty(name), name.string(),
                   ": exists and is not empty; remove it or name another folder");
   TemporaryFolder temporary(name.parent_path() / str(".", name.filename().string(), ".tmp-", ::getpid()));
-  LlamaConfig config = description.config;
-  fill_special_tokens(description.tokenizer_source, config);
-  write_json(temporary.path() / "config.json",
-             hf_config_json(config, hf_dtype_name(description.dtype), attention_json(description.attention)));
-  write_tokenizer_files(description.tokenizer_source, temporary.path());
-  write_weights(temporary.path(), parameters, description);
+  write_hf_files(temporary.path(), parameters, description);
   temporary.keep_as(name);
 }
 

@@ -7,8 +7,10 @@
 #include <set>
 
 #include "model/hf_config.h"
+#include "tensor/dtype.h"
 #include "tensor/tensor_file.h"
 #include "util/error.h"
+#include "util/random.h"
 #include "util/safetensors.h"
 
 namespace dga {
@@ -114,6 +116,34 @@ void load_weights(const std::filesystem::path& folder, const std::vector<NamedPa
                   bool tie_word_embeddings) {
   const at::NoGradGuard no_grad;
   Loader(folder, parameters, tie_word_embeddings).load();
+}
+
+at::ScalarType stored_dtype(const std::filesystem::path& folder) {
+  const char* name = "model.embed_tokens.weight";
+  for (const auto& [file_name, indexed] : weight_files(folder)) {
+    if (!indexed.empty() && !indexed.contains(name)) continue;
+    const SafetensorsFile file(folder / file_name);
+    const auto found = file.tensors().find(name);
+    if (found != file.tensors().end()) return dtype_of_safetensors(found->second.dtype);
+  }
+  fail(ExitCode::input, folder.string(), ": missing ", name);
+}
+
+double largest_logit_difference(const Llama& a, const Llama& b, int64_t length) {
+  const at::NoGradGuard no_grad;
+  const int64_t vocab_size = a.config().vocab_size;
+  const CounterRng random({static_cast<uint64_t>(vocab_size), static_cast<uint64_t>(length)});
+  const at::Tensor tokens = at::empty({1, length}, at::kLong);
+  for (int64_t t = 0; t < length; ++t) {
+    tokens.mutable_data_ptr<int64_t>()[t] =
+        static_cast<int64_t>(random.uniform(static_cast<uint64_t>(t)) * static_cast<double>(vocab_size));
+  }
+  const auto logits = [&](const Llama& model) {
+    const at::Tensor hidden = model.forward(tokens.to(model.device()), SequenceLayout::whole_rows(1, length));
+    const at::ScalarType dtype = at::promote_types(model.dtype(), at::kFloat);
+    return at::linear(hidden.to(dtype), model.output_weight().to(dtype)).to(at::kCPU);
+  };
+  return (logits(a) - logits(b)).abs().max().item<double>();
 }
 
 }  // namespace dga

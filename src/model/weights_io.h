@@ -3,6 +3,7 @@
 #include <c10/core/ScalarType.h>
 
 #include <filesystem>
+#include <optional>
 #include <vector>
 
 #include "attention/config.h"
@@ -17,11 +18,14 @@ namespace dga {
 void load_weights(const std::filesystem::path& folder, const std::vector<NamedParameter>& parameters,
                   bool tie_word_embeddings);
 
+/// The type in which a Hugging Face folder stores model.embed_tokens.weight. Throws as load_weights does.
+at::ScalarType stored_dtype(const std::filesystem::path& folder);
+
 /// What save_hf writes besides the weights.
 struct HfExport {
   LlamaConfig config;
-  AttentionConfig attention;          // recorded in config.json
-  at::ScalarType dtype = at::kFloat;  // of the written weights
+  std::optional<AttentionConfig> attention;  // recorded in config.json if given
+  at::ScalarType dtype = at::kFloat;         // of the written weights
   int64_t max_shard_bytes = 5'000'000'000;
   std::filesystem::path tokenizer_source;  // a Hugging Face folder or a sentencepiece model; empty for none
 };
@@ -31,5 +35,13 @@ struct HfExport {
 /// an input error if `folder` exists and is not empty. The parameters may be copies on any device.
 void save_hf(const std::filesystem::path& folder, const std::vector<NamedParameter>& parameters,
              const HfExport& description);
+
+/// The same files, each synced, into a folder that exists: for callers that rename or complete it themselves.
+void write_hf_files(const std::filesystem::path& folder, const std::vector<NamedParameter>& parameters,
+                    const HfExport& description);
+
+/// The largest difference between the logits of two models over one sequence of random tokens (fixed by `length` and
+/// the vocabulary). Computed in fp32, or the models' type if that is wider.
+double largest_logit_difference(const Llama& a, const Llama& b, int64_t length);
 
 }  // namespace dga
