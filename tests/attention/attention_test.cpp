@@ -180,7 +180,7 @@ TEST(Limits, CausalInsideTheLocalBlocks) {
 }
 
 // Data-independent settings, so that low precision cannot change which tokens are focal.
-double worst_ratio(const AttentionConfig& config, at::ScalarType type) {
+double worst_ratio(const AttentionConfig& config, at::ScalarType type, at::Device device = at::kCPU) {
   const std::vector<at::Tensor> in = random_heads({1, 257, 8, 2, 16}, type);
   const SequenceLayout layout = SequenceLayout::whole_rows(1, 257);
   const at::Tensor exact = oracle_attention(in[0].to(at::kDouble), in[1].to(at::kDouble), in[2].to(at::kDouble), layout,
@@ -197,7 +197,8 @@ double worst_ratio(const AttentionConfig& config, at::ScalarType type) {
   const double plain =
       max_error(dense(in[0], in[1], in[2]), dense(in[0].to(at::kDouble), in[1].to(at::kDouble), in[2].to(at::kDouble)));
   const auto attention = make_attention(config, kLayer, kSeed);
-  return max_error(attention->forward(in[0], in[1], in[2], layout), exact) / plain;
+  const at::Tensor out = attention->forward(in[0].to(device), in[1].to(device), in[2].to(device), layout);
+  return max_error(out, exact) / plain;
 }
 
 TEST(Precision, ErrsAtMostTwiceThePlainFormula) {
@@ -283,6 +284,17 @@ TEST_F(AttentionGpu, PackedDocuments) {
     config.local_window = std::min<int64_t>(config.local_window, 9);
     config.block_size = std::min<int64_t>(config.block_size, 7);
     expect_oracle({2, 130, 4, 2, 4}, config, {{{0, 1, 2, 40, 97}, {0, 64}}, {1300, 2600}}, at::kCUDA);
+  }
+}
+
+TEST_F(AttentionGpu, ErrsAtMostTwiceThePlainFormula) {
+  at::manual_seed(9);
+  AttentionConfig dga = dga_config(Selection::random);
+  dga.local_window = 20;
+  dga.group_bias = GroupBias::entropy;
+  for (const AttentionConfig& config : {full_config(AttentionBackend::reference), dga}) {
+    EXPECT_LE(worst_ratio(config, at::kFloat, at::kCUDA), 2);
+    EXPECT_LE(worst_ratio(config, at::kBFloat16, at::kCUDA), 2);
   }
 }
 

@@ -1,6 +1,7 @@
 // What depends on what: causality bit for bit, and token-by-token caches.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <torch/cuda.h>
 
 #include "attention/attention.h"
 #include "attention/cases.h"
@@ -140,6 +141,42 @@ TEST(Cache, RefusesTokensThatDoNotFit) {
   const auto cache = make_attention(dga_config(Selection::causal), 0, 0)->make_cache();
   const std::vector<at::Tensor> in = random_heads({2, 3, 4, 2, 4});
   EXPECT_THROW(cache->append(in[0], in[1], in[2]), Error);
+}
+
+class CausalityGpu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!torch::cuda::is_available()) GTEST_SKIP() << "no CUDA device";
+  }
+};
+
+TEST_F(CausalityGpu, CausalSelectionNeverLooksAheadBitForBit) {
+  at::manual_seed(6);
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    std::vector<at::Tensor> in;
+    for (const at::Tensor& x : random_heads({1, 700, 4, 2, 64}, type)) in.push_back(x.cuda());
+    AttentionConfig config = dga_config(Selection::causal);
+    config.block_size = 32;
+    config.local_blocks = 1;
+    config.group_bias = GroupBias::entropy;
+    const auto attention = make_attention(config, 0, 0);
+    const at::Tensor before = forward(*attention, in);
+    EXPECT_TRUE(at::equal(before, forward(*attention, in)));
+    for (const int64_t t : {0, 31, 128, 299, 511, 698}) EXPECT_EQ(first_change(*attention, in, before, t), t + 1);
+  }
+}
+
+TEST_F(CausalityGpu, CachesEqualThePass) {
+  at::manual_seed(7);
+  std::vector<at::Tensor> in;
+  for (const at::Tensor& x : random_heads({1, 130, 4, 2, 8})) in.push_back(x.cuda());
+  AttentionConfig config = dga_config(Selection::causal);
+  config.block_size = 16;
+  config.local_blocks = 1;
+  for (const auto& pieces : std::vector<std::vector<int64_t>>{{1}, {130}, {40, 1}}) {
+    expect_cache(config, in, pieces);
+    expect_cache(full_config(AttentionBackend::sdpa), in, pieces);
+  }
 }
 
 }  // namespace
