@@ -42,7 +42,7 @@ TEST_F(DataTest, ALineOf300MegabytesFitsIntoBoundedMemory) {
   data.max_line_bytes = int64_t{1} << 30;
   lines.clear();
   {
-    // Documents of at most that many tokens, so that the test itself does not hold it.
+    // Not through a DocumentReader, which would hold all tokens of the document.
     SourceConfig from = source("s", folder / "long.jsonl");
     TokenStore store(data, sample_tokenizer());
     const std::shared_ptr<TokenFile> tokens = store.open(list_files(from).at(0));
@@ -57,7 +57,7 @@ TEST_F(DataTest, ALineOf300MegabytesFitsIntoBoundedMemory) {
     store.stop();
   }
   std::printf("peak memory %.2f GB for a line of %.2f GB\n", static_cast<double>(peak_bytes()) / 1e9, kBytes / 1e9);
-  EXPECT_LT(peak_bytes(), 4 * kBytes);
+  EXPECT_LT(peak_bytes(), 5 * kBytes);  // the line, twice in the parser, the text; growing buffers
 }
 
 }  // namespace
