@@ -36,33 +36,15 @@ ExitCode parse_and_run(int argc, char** argv) {
   root.name("dga");
   root.require_subcommand(1);
   root.set_version_flag("--version", build_info().version);
-#ifdef DGA_HAS_TRAIN_APP
   add_train_app(root, context);
-#endif
-#ifdef DGA_HAS_EVAL_APP
   add_eval_app(root, context);
-#endif
-#ifdef DGA_HAS_SCORE_APP
   add_score_app(root, context);
-#endif
-#ifdef DGA_HAS_GENERATE_APP
   add_generate_app(root, context);
-#endif
-#ifdef DGA_HAS_TOKENIZE_APP
   add_tokenize_app(root, context);
-#endif
-#ifdef DGA_HAS_EXPORT_APP
   add_export_app(root, context);
-#endif
-#ifdef DGA_HAS_IMPORT_APP
   add_import_app(root, context);
-#endif
-#ifdef DGA_HAS_CONFIG_APP
   add_config_app(root, context);
-#endif
-#ifdef DGA_HAS_INFO_APP
   add_info_app(root, context);
-#endif
   try {
     root.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
