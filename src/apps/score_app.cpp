@@ -28,6 +28,7 @@ ScoreInput open_input(const ScoreAppOptions& options) {
 }
 
 ExitCode run_score(const ScoreAppOptions& options) {
+  if (options.context < 1) fail(ExitCode::usage, "--context must be at least 1 token, got ", options.context);
   // fp32 on the CPU unless --set says otherwise.
   std::vector<std::string> assignments = model_folder_assignments(options.model);
   assignments.emplace_back("run.device=cpu");
@@ -54,8 +55,7 @@ void add_score_app(CLI::App& root, AppContext& context) {
       ->required();
   app->add_option("--context", options->context,
                   "tokens of a window; consecutive windows are independent sequences, the last may be shorter")
-      ->required()
-      ->check(CLI::PositiveNumber);
+      ->required();
   app->add_option("--out", options->output,
                   "float32 file, one value a token, in nats; NaN where nothing precedes a token in its window")
       ->required();
