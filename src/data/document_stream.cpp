@@ -26,22 +26,25 @@ DocumentStream::DocumentStream(const SourceConfig& config, std::vector<SourceFil
       key_(key_of(config.name)),
       shuffle_tokens_(shuffle_tokens) {}
 
+void DocumentStream::prepare() {
+  if (!window_ && !next_window_.valid()) build_ahead(position_);
+}
+
+void DocumentStream::enter_next_window(int64_t emitted) {
+  window_.reset();
+  window_ = next_window_.get();
+  position_ = window_->begin;
+  position_.emitted = emitted;
+  DGA_CHECK_INPUT(emitted <= static_cast<int64_t>(window_->documents.size()), "source \"", config_.name,
+                  "\" had handed out ", emitted, " documents of window ", position_.window, ", which now holds ",
+                  window_->documents.size(), "; its files have changed");
+  build_ahead(window_->end);
+}
+
 StreamDocument DocumentStream::next() {
-  if (!window_) {
-    const int64_t emitted = position_.emitted;
-    window_ = build(position_);
-    position_.emitted = emitted;
-    DGA_CHECK_INPUT(emitted <= static_cast<int64_t>(window_->documents.size()), "source \"", config_.name, "\" held ",
-                    emitted, " documents or more in window ", position_.window, " and now holds ",
-                    window_->documents.size(), "; its files have changed");
-    build_ahead(window_->end);
-  }
-  if (position_.emitted == static_cast<int64_t>(window_->documents.size())) {
-    window_.reset();
-    window_ = next_window_.get();
-    position_ = window_->begin;
-    build_ahead(window_->end);
-  }
+  prepare();
+  if (!window_) enter_next_window(position_.emitted);  // it may be one that was begun
+  if (position_.emitted == static_cast<int64_t>(window_->documents.size())) enter_next_window(0);
   const Reference reference = window_->documents[static_cast<size_t>(position_.emitted++)];
   const WindowFile& file = window_->files[reference.file];
   return {file.file, file.tokens, file.tokens->document(reference.document).value()};

@@ -38,6 +38,8 @@ class DocumentStream {
                  int64_t shuffle_tokens);
 
   StreamDocument next();
+  /// Begins to put the first window together, so that several sources do so at the same time.
+  void prepare();
   Position position() const { return position_; }
   /// Only before the first next().
   void start_at(const Position& position) { position_ = position; }
@@ -67,6 +69,7 @@ class DocumentStream {
   WindowFile open(const Position& place);
   int64_t copies(const Position& place, int64_t tokens);
   void build_ahead(const Position& begin);
+  void enter_next_window(int64_t emitted);
 
   const SourceConfig config_;
   const std::vector<SourceFile> files_;

@@ -123,7 +123,11 @@ void Loader::Worker::restore(const nlohmann::json& state) {
     step_ = state.at("step");
     skipped_ = state.at("skipped");
   } catch (const nlohmann::json::exception& error) {
+    store_.stop();  // nothing is left waiting
     fail(ExitCode::input, "the loader's state cannot be read: ", error.what());
+  } catch (...) {
+    store_.stop();
+    throw;
   }
   for (const SkipRange& range : config_.skip) {
     const nlohmann::json pair = {range.from_step, range.to_step};

@@ -18,6 +18,7 @@ Packer::Packer(const DataConfig& config, std::vector<std::unique_ptr<DocumentStr
 }
 
 void Packer::draw() {
+  for (const Source& source : sources_) source.documents->prepare();
   const auto served = [](const Source& source) { return static_cast<double>(source.tokens) / source.weight; };
   const auto next = std::min_element(sources_.begin(), sources_.end(),
                                      [&](const Source& a, const Source& b) { return served(a) < served(b); });
@@ -165,6 +166,7 @@ void Packer::restore(const nlohmann::json& state) {
     sources_[i].tokens = saved.at("tokens");
   }
   if (document.is_null()) return;
+  for (const Source& source : sources_) source.documents->prepare();
   const size_t index = document.at("source");
   draw_from(index);
   sources_[index].tokens -= current_->length;

@@ -7,6 +7,7 @@
 #include "data/token_shard.h"
 #include "util/error.h"
 #include "util/hash.h"
+#include "util/log.h"
 
 namespace dga {
 namespace {
@@ -45,7 +46,10 @@ std::shared_ptr<TokenFile> TokenStore::open(const SourceFile& file, const std::s
   DGA_CHECK_INPUT(!file.is_text() || tokenizer_, file.path.string(),
                   " is text, which needs a sentencepiece model; set data.tokenizer");
   const std::lock_guard lock(mutex_);
-  std::erase_if(open_, [](const auto& entry) { return entry.second.expired(); });
+  if (open_.size() > prune_at_) {
+    std::erase_if(open_, [](const auto& entry) { return entry.second.expired(); });
+    prune_at_ = 2 * open_.size() + 64;
+  }
   std::erase_if(growing_, [](const auto& shard) { return shard->wait(std::chrono::milliseconds(0)).done; });
   const std::string key =
       file.is_text() ? shard_path(file).string()
@@ -70,7 +74,13 @@ std::shared_ptr<TokenFile> TokenStore::open_text(const SourceFile& file, const s
     }
     return shard;
   }
-  if (!encoders_) encoders_ = std::make_unique<EncoderPool>(*tokenizer_, threads_);
+  if (!encoders_) {
+    encoders_ = std::make_unique<EncoderPool>(*tokenizer_, threads_);
+    if (!tokenizer_->can_be_cut()) {
+      log::warning(tokenizer_->path().string(), " is no BPE model without normalisation: documents are tokenised as ",
+                   "a whole, which is slower and for huge ones takes much memory");
+    }
+  }
   const TokenizingContext context{*tokenizer_, *encoders_, problems_, stop_.get_token(), max_line_bytes_};
   auto shard = std::make_shared<GrowingShard>(file, path, context, std::dynamic_pointer_cast<GrowingShard>(after));
   growing_.push_back(shard);

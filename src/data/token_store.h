@@ -43,6 +43,7 @@ class TokenStore {
   ProblemLog problems_;
   std::mutex mutex_;
   std::map<std::string, std::weak_ptr<TokenFile>> open_;  // by shard path, or the bin's path and reading
+  size_t prune_at_ = 64;                                  // size of open_ from which dead entries are removed
   std::set<std::string> reported_;                        // shards whose problems were reported
   std::unique_ptr<EncoderPool> encoders_;                 // made when first needed
   std::vector<std::shared_ptr<GrowingShard>> growing_;    // goes on even if nobody waits for it

@@ -81,6 +81,8 @@ size_t Tokenizer::next_cut(std::string_view text, size_t from) const {
   return text.size();
 }
 
+bool Tokenizer::can_be_cut() const { return cuts_->exact; }
+
 std::string Tokenizer::decode(std::span<const int32_t> ids) const {
   for (const int32_t id : ids) piece(id);
   std::string text;

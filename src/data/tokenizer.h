@@ -26,6 +26,8 @@ class Tokenizer {
   /// The first place at or after `from` where a document may be cut and its pieces encoded apart (Encoder) without
   /// changing its tokens; its size where there is none.
   size_t next_cut(std::string_view text, size_t from) const;
+  /// Whether next_cut finds any place: if not, every document is encoded whole.
+  bool can_be_cut() const;
   /// Text of the tokens; control tokens have none. Throws on an id outside the vocabulary.
   std::string decode(std::span<const int32_t> ids) const;
 
