@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
 #include "util/error.h"
 
@@ -51,10 +52,8 @@ class Flattener final : public config::Fields {
   static std::string text(const std::string& value) { return value; }
   static std::string text(int64_t value) { return std::to_string(value); }
   static std::string text(double value) {
-    std::ostringstream out;
-    out.precision(17);
-    out << value;
-    return out.str();
+    char shortest[32];
+    return {shortest, std::to_chars(shortest, shortest + sizeof(shortest), value).ptr};
   }
   template <class T>
   static std::string join(const std::vector<T>& values) {
