@@ -77,7 +77,9 @@ void AttentionConfig::fields(config::Fields& f) {
   f.field("kind", kind, "full: causal attention; dga: Dynamic Group Attention (arXiv 2505.22107)");
   f.field(
       "backend", backend,
-      "full attention by LibTorch's fused attention (sdpa) or by the chunked reference; dga has the reference alone");
+      "what computes attention: kernel (the CUDA kernels; bf16, head dim 64 or 128, Hopper), sdpa (LibTorch's fused "
+      "attention; full only), reference (plain operations in chunks); auto is kernel on a GPU, on a CPU sdpa for "
+      "full and reference for dga");
   f.field("focal_ratio", focal_ratio, "share of tokens kept as they are; their number is rounded up",
           config::between(0, 1));
   f.field("group_size", group_size, "tokens pooled into one entry", config::at_least(1));

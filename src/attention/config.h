@@ -16,12 +16,14 @@ inline auto enum_names(AttentionKind) {
   return config::names<AttentionKind>({{AttentionKind::full, "full"}, {AttentionKind::dga, "dga"}});
 }
 
-/// What computes full attention; `automatic` is sdpa for full and the reference for dga.
-enum class AttentionBackend { automatic, reference, sdpa };
+/// What computes attention. `automatic` on a CPU: sdpa for full and the reference for dga; on a GPU: the kernels, for
+/// full attention sdpa where they cannot.
+enum class AttentionBackend { automatic, reference, sdpa, kernel };
 inline auto enum_names(AttentionBackend) {
   return config::names<AttentionBackend>({{AttentionBackend::automatic, "auto"},
                                           {AttentionBackend::reference, "reference"},
-                                          {AttentionBackend::sdpa, "sdpa"}});
+                                          {AttentionBackend::sdpa, "sdpa"},
+                                          {AttentionBackend::kernel, "kernel"}});
 }
 
 /// How focal tokens are chosen.

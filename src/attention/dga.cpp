@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "attention/by_sequence.h"
+#include "attention/kernel_backend.h"
 #include "util/error.h"
 
 namespace dga {
@@ -14,6 +15,11 @@ class DgaAttention : public Attention {
 
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const SequenceLayout& layout) const override {
+    if (use_kernels(config_, AttentionKind::dga, q, k)) {
+      check_heads(q, k, v);
+      layout.check(q.size(0), q.size(1));
+      return kernel_dga_attention(q, k, v, layout, config_, key_);
+    }
     return by_sequence(
         q, k, v, layout,
         [this](const at::Tensor& sq, const at::Tensor& sk, const at::Tensor& sv, const SequenceSpan& span) {

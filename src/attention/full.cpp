@@ -5,7 +5,9 @@
 #include <cmath>
 
 #include "attention/by_sequence.h"
+#include "attention/kernel_backend.h"
 #include "attention/token_buffer.h"
+#include "ops/kernel_attention.h"
 #include "ops/two_range_attention.h"
 #include "util/error.h"
 
@@ -64,6 +66,11 @@ class FullAttention : public Attention {
 
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const SequenceLayout& layout) const override {
+    if (use_kernels(config_, AttentionKind::full, q, k)) {
+      check_heads(q, k, v);
+      layout.check(q.size(0), q.size(1));
+      return kernel_full_attention(q, k, v, layout.starts, 1.0 / std::sqrt(static_cast<double>(q.size(3))));
+    }
     const bool fused = config_.backend != AttentionBackend::reference;
     bool whole_rows = true;
     for (const std::vector<int64_t>& starts : layout.starts) whole_rows = whole_rows && starts.size() == 1;
