@@ -39,15 +39,27 @@ void check_layers(const AttentionConfig& attention, int64_t num_layers, config::
   }
 }
 
-/// Lengths beyond the positions that the model was made for, where RoPE is not stretched.
-std::vector<std::string> find_warnings(const RunConfig& config, const LlamaConfig& model) {
+/// Positions that the model reaches with its scaling of RoPE.
+int64_t reached_positions(const ModelConfig& model, const LlamaConfig& shape) {
+  const bool own_scaling = model.rope_scaling.factor.has_value();
+  // resolve_model() has multiplied a length that the section does not give itself.
+  if (!own_scaling || !model.max_position_embeddings.has_value()) return shape.max_position_embeddings;
+  return static_cast<int64_t>(*model.rope_scaling.factor * static_cast<double>(shape.max_position_embeddings));
+}
+
+std::vector<std::string> find_warnings(const RunConfig& config, const LlamaConfig& shape) {
+  const bool from_folder = !config.model.path.empty();
+  const bool own_theta =
+      from_folder && config.model.rope_theta.has_value();  // without a folder it is part of the shape
+  const bool folder_scales =
+      config.model.rope_scaling.type == RopeOverride::from_model && shape.rope_scaling.type != RopeType::none;
+  const int64_t reached = reached_positions(config.model, shape);
   std::vector<std::string> warnings;
   const auto warn_length = [&](const char* field, int64_t length) {
-    if (length <= model.max_position_embeddings || model.rope_scaling.type != RopeType::none) return;
-    if (config.model.rope_theta.has_value()) return;
-    warnings.push_back(str(field, " is ", length, ", beyond the model's max_position_embeddings of ",
-                           model.max_position_embeddings,
-                           ", and neither model.rope_scaling nor model.rope_theta stretches RoPE"));
+    if (length <= reached || own_theta || folder_scales) return;
+    warnings.push_back(
+        str(field, " is ", length, ", beyond the ", reached,
+            " positions that the model reaches; stretch RoPE by model.rope_scaling or model.rope_theta"));
   };
   warn_length("data.context_length", config.data.context_length);
   for (const int64_t length : config.eval.context_lengths) warn_length("eval.context_lengths", length);

@@ -124,19 +124,29 @@ TEST_F(LoadRun, RecordedAttentionLiesBelowTheRunsOwn) {
 }
 
 TEST_F(LoadRun, LengthsBeyondTheModelsPositionsAreWarnedOf) {
-  const auto warnings = [&](const std::string& more, const std::vector<std::string>& assignments) {
+  using List = std::vector<std::string>;
+  const auto warnings = [&](const std::string& more, const List& assignments) {
     return load(training_yaml(more), assignments).warnings;
   };
-  const std::string tail =
-      ", beyond the model's max_position_embeddings of 256, and neither model.rope_scaling nor "
-      "model.rope_theta stretches RoPE";
-  EXPECT_EQ(warnings("", {"data.context_length=257"}), std::vector<std::string>{"data.context_length is 257" + tail});
-  EXPECT_EQ(warnings("", {"data.context_length=256"}), std::vector<std::string>{});
-  EXPECT_EQ(warnings("eval: {context_lengths: [256, 1024]}\n", {}),
-            std::vector<std::string>{"eval.context_lengths is 1024" + tail});
-  EXPECT_EQ(warnings("", {"data.context_length=257", "model.rope_theta=50000"}), std::vector<std::string>{});
-  EXPECT_EQ(warnings("", {"data.context_length=257", "model.rope_scaling={type: linear, factor: 2}"}),
-            std::vector<std::string>{});
+  const auto beyond = [](const std::string& field, int positions) {
+    return List{str(field, ", beyond the ", positions,
+                    " positions that the model reaches; stretch RoPE by model.rope_scaling or model.rope_theta")};
+  };
+  EXPECT_EQ(warnings("", {"data.context_length=257"}), beyond("data.context_length is 257", 256));
+  EXPECT_EQ(warnings("", {"data.context_length=256"}), List{});
+  EXPECT_EQ(warnings("eval: {context_lengths: [256, 1024]}\n", {}), beyond("eval.context_lengths is 1024", 256));
+  EXPECT_EQ(warnings("", {"data.context_length=257", "model.rope_theta=50000"}),
+            beyond("data.context_length is 257", 256));
+  const std::string twice = "model.rope_scaling={type: linear, factor: 2}";
+  EXPECT_EQ(warnings("", {"data.context_length=512", twice}), List{});
+  EXPECT_EQ(warnings("", {"data.context_length=513", twice}), beyond("data.context_length is 513", 512));
+}
+
+TEST_F(LoadRun, AnotherThetaAboveAModelFolderStretchesRope) {
+  folder_.write("hf/config.json", hf_config());
+  const std::string model = "  path: " + (folder_.path() / "hf").string() + "\n";
+  EXPECT_EQ(load(yaml_with_model(model), {"data.context_length=65"}).warnings.size(), 1u);
+  EXPECT_EQ(load(yaml_with_model(model), {"data.context_length=65", "model.rope_theta=50000"}).warnings.size(), 0u);
 }
 
 TEST_F(LoadRun, TheResolvedConfigReadsBackToTheSameRun) {
