@@ -21,11 +21,14 @@ at::Tensor by_sequence(const at::Tensor& q, const at::Tensor& k, const at::Tenso
                        const SequenceAttention& attention) {
   check_heads(q, k, v);
   layout.check(q.size(0), q.size(1));
+  const std::vector<SequenceSpan> spans = sequences(layout, q.size(1));
+  std::vector<int64_t> lengths;
+  for (const SequenceSpan& span : spans) lengths.push_back(span.length);
+  // One split of all tokens, whose backward is one concatenation however many sequences there are.
+  const auto split = [&lengths](const at::Tensor& x) { return x.flatten(0, 1).split_with_sizes(lengths); };
+  const std::vector<at::Tensor> qs = split(q), ks = split(k), vs = split(v);
   std::vector<at::Tensor> outputs;
-  for (const SequenceSpan& span : sequences(layout, q.size(1))) {
-    const auto part = [&span](const at::Tensor& x) { return x.select(0, span.row).narrow(0, span.begin, span.length); };
-    outputs.push_back(attention(part(q), part(k), part(v), span));
-  }
+  for (size_t i = 0; i < spans.size(); ++i) outputs.push_back(attention(qs[i], ks[i], vs[i], spans[i]));
   return at::cat(outputs).view(q.sizes());
 }
 

@@ -34,14 +34,12 @@ struct Problem {
 };
 
 std::vector<QueryChunk> chunks_of(const Problem& problem) {
-  // On a CPU logits that stay in the cache are faster than long products; on a GPU the launches count.
-  constexpr int64_t kCpuBytes = int64_t{4} << 20, kCudaBytes = int64_t{256} << 20;
-  constexpr int64_t kCpuQueries = 128, kCudaQueries = 2048;
+  // On a CPU few queries keep the logits in the cache and waste little where a range ends; on a GPU launches count.
   const bool on_cpu = problem.q.is_cpu();
-  const int64_t chunk_bytes = problem.options.chunk_bytes;
-  return query_chunks(problem.bounds, {problem.q.size(1), static_cast<int64_t>(c10::elementSize(problem.type())),
-                                       chunk_bytes > 0 ? chunk_bytes : (on_cpu ? kCpuBytes : kCudaBytes),
-                                       on_cpu ? kCpuQueries : kCudaQueries});
+  const int64_t standard = on_cpu ? int64_t{64} << 20 : int64_t{256} << 20;
+  const int64_t chunk_bytes = problem.options.chunk_bytes > 0 ? problem.options.chunk_bytes : standard;
+  const int64_t element_bytes = static_cast<int64_t>(c10::elementSize(problem.type()));
+  return query_chunks(problem.bounds, {problem.q.size(1), element_bytes, chunk_bytes, on_cpu ? 64 : 2048});
 }
 
 // The rows [G, T * r, width] of some queries of x [T, H, width], in the compute type.

@@ -32,7 +32,7 @@ struct QueryChunk {
 struct ChunkLimits {
   int64_t heads = 0;          // logits a query and entry
   int64_t element_bytes = 0;  // of one logit
-  int64_t chunk_bytes = 0;    // of the logits of a chunk
+  int64_t chunk_bytes = 0;    // of the logits of a chunk of several queries
   int64_t most_queries = 0;
 };
 

@@ -48,8 +48,10 @@ inline AttentionConfig full_config(AttentionBackend backend) {
   return config;
 }
 
+/// Computed by the reference, also on a GPU.
 inline AttentionConfig dga_config(Selection selection) {
   AttentionConfig config;
+  config.backend = AttentionBackend::reference;
   config.kind = AttentionKind::dga;
   config.selection = selection;
   return config;
