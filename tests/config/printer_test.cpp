@@ -70,6 +70,14 @@ TEST_F(ConfigPrinter, TextWithOriginsReadsBackToTheSameValues) {
   EXPECT_EQ(read(resolved), hostile_sample()) << resolved;
 }
 
+TEST_F(ConfigPrinter, TextThatLooksLikeAnotherTypeIsQuoted) {
+  for (const std::string text : {"true", "No", "1e5", "12", "0x10", ".inf", "null", "on"}) {
+    Sample sample;
+    sample.name = text;
+    EXPECT_EQ(plain(sample).substr(0, 10 + text.size()), "name: \"" + text + "\"\nm") << plain(sample);
+  }
+}
+
 TEST_F(ConfigPrinter, DefaultsReadBack) { EXPECT_EQ(read(plain(Sample{})), Sample{}); }
 
 }  // namespace
