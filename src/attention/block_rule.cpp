@@ -62,6 +62,7 @@ class BlockRuleCache : public AttentionCache {
   // Adds the entries of the blocks that the next token does not see one by one.
   void divide() {
     const int64_t blocks = divided_before(length_, config_) - local_begin_ / config_.block_size;
+    if (blocks == 0 && entries_.keys.defined()) return;
     const int64_t tokens = blocks * config_.block_size;
     const int64_t scoring = blocks == 0 ? 0 : tokens + config_.local_blocks * config_.block_size;
     const CompactList added =
@@ -70,7 +71,7 @@ class BlockRuleCache : public AttentionCache {
                       blocks, config_);
     if (!entries_.keys.defined()) {
       entries_ = added;
-    } else if (blocks > 0) {
+    } else {
       entries_.keys = at::cat({entries_.keys, added.keys}, 1);
       entries_.values = at::cat({entries_.values, added.values}, 1);
       if (added.bias.defined()) entries_.bias = at::cat({entries_.bias, added.bias}, 1);

@@ -37,7 +37,7 @@ void expect_oracle(const Heads& shape, const AttentionConfig& config, const Sequ
 
 const std::vector<int64_t> kLengths = {1, 2, 17, 63, 64, 65, 127, 130, 257};
 
-// The i-th of a fixed sequence of settings that together cover every value of every field.
+// The i-th of a fixed sequence of settings, drawn field by field.
 AttentionConfig drawn_config(Selection selection, uint64_t i) {
   const CounterRng rng({key_of("attention cases"), static_cast<uint64_t>(selection), i});
   uint64_t counter = 0;
