@@ -10,11 +10,11 @@ namespace dga {
 /// What the process returns; documented in docs/cli.md.
 enum class ExitCode : int {
   ok = 0,
-  failure = 1,       // an internal error or a failing system call
-  usage = 2,         // wrong command line
-  config = 3,        // wrong config
-  input = 4,         // unusable data, model or checkpoint files
-  numerics = 5,      // non-finite loss or gradient norm
+  failure = 1,        // an internal error or a failing system call
+  usage = 2,          // wrong command line
+  config = 3,         // wrong config
+  input = 4,          // unusable data, model or checkpoint files
+  numerics = 5,       // non-finite loss or gradient norm
   interrupted = 130,  // stopped by SIGINT after saving
   terminated = 143,   // stopped by SIGTERM after saving
 };
@@ -46,13 +46,13 @@ template <class... T>
 }  // namespace dga
 
 /// Throws dga::Error with the condition's values: DGA_CHECK(rows > 0, "rows must be positive, got ", rows).
-#define DGA_CHECK(condition, ...)                                            \
-  do {                                                                       \
-    if (!(condition)) ::dga::fail(::dga::ExitCode::failure, __VA_ARGS__);     \
+#define DGA_CHECK(condition, ...)                                         \
+  do {                                                                    \
+    if (!(condition)) ::dga::fail(::dga::ExitCode::failure, __VA_ARGS__); \
   } while (false)
 
 /// The same for files a user handed us (exit code 4): data, models, checkpoints.
-#define DGA_CHECK_INPUT(condition, ...)                                      \
-  do {                                                                       \
-    if (!(condition)) ::dga::fail(::dga::ExitCode::input, __VA_ARGS__);       \
+#define DGA_CHECK_INPUT(condition, ...)                                 \
+  do {                                                                  \
+    if (!(condition)) ::dga::fail(::dga::ExitCode::input, __VA_ARGS__); \
   } while (false)

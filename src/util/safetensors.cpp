@@ -23,7 +23,7 @@ int64_t element_count(const std::vector<int64_t>& shape) {
 }  // namespace
 
 int64_t safetensors_element_bytes(const std::string& dtype) {
-  static const std::map<std::string, int64_t> kBytes = {{"F64", 8}, {"I64", 8}, {"U64", 8}, {"F32", 4}, {"I32", 4},
+  static const std::map<std::string, int64_t> kBytes = {{"F64", 8}, {"I64", 8}, {"U64", 8},  {"F32", 4}, {"I32", 4},
                                                         {"U32", 4}, {"F16", 2}, {"BF16", 2}, {"I16", 2}, {"U16", 2},
                                                         {"I8", 1},  {"U8", 1},  {"BOOL", 1}};
   const auto found = kBytes.find(dtype);
@@ -86,7 +86,8 @@ void write_safetensors(const std::filesystem::path& path, const std::map<std::st
     const auto size_bytes = static_cast<int64_t>(view.bytes.size());
     DGA_CHECK(element_count(view.shape) * safetensors_element_bytes(view.dtype) == size_bytes, "tensor ", name, " has ",
               size_bytes, " bytes, which its shape and type do not give");
-    header[name] = {{"dtype", view.dtype}, {"shape", view.shape}, {"data_offsets", {offset, offset + view.bytes.size()}}};
+    header[name] = {
+        {"dtype", view.dtype}, {"shape", view.shape}, {"data_offsets", {offset, offset + view.bytes.size()}}};
     offset += view.bytes.size();
   }
   std::string text = header.dump();
