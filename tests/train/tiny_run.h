@@ -15,6 +15,7 @@
 #include "support/temp_folder.h"
 #include "train/session.h"
 #include "train/trainer.h"
+#include "util/log.h"
 #include "util/random.h"
 
 namespace dga {
@@ -25,6 +26,7 @@ class TinyRun {
   static constexpr int64_t kContext = 32;
 
   TinyRun() {
+    log::set_level(log::Level::warning);
     write_bin("first.u16", 1, 6000);
     write_bin("second.u16", 2, 4000);
     write_bin("held_out.u16", 3, 600);
