@@ -22,7 +22,10 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &gate = saved[0], &up = saved[1], &dy = gradients[0];
     at::Tensor dgate, dup;
-    if (context->needs_input_grad(0)) dgate = at::silu_backward(dy.mul(up), gate);
+    if (context->needs_input_grad(0)) {
+      dgate = dy.mul(up);
+      at::silu_backward_out(dgate, dgate, gate);  // in place, element by element
+    }
     if (context->needs_input_grad(1)) dup = at::silu(gate).mul_(dy);
     return {dgate, dup};
   }
