@@ -11,7 +11,8 @@ constexpr int64_t kDefaultStride = 256;  // of LongLoRA, PI and YaRN alike
 
 void EvalConfig::fields(config::Fields& f) {
   f.field("every_steps", every_steps, "evaluate every so many training steps; 0: never", config::at_least(0));
-  f.list("sources", sources, "held-out text, read in the order of the files (weights are not used)");
+  f.list("sources", sources,
+         "held-out text, in the order of the files; several sources take turns by tokens, without weights");
   f.field("protocol", protocol,
           "sliding: windows move by stride and only tokens not scored before count (PI, YaRN); longlora: full windows "
           "start every stride tokens and all their tokens count, a last short window is dropped");

@@ -18,7 +18,7 @@ inline auto enum_names(EvalProtocol) {
 /// Perplexity on held-out text: what text, which protocol, which context lengths.
 struct EvalConfig {
   int64_t every_steps = 0;            // evaluation inside training; 0: none
-  std::vector<SourceConfig> sources;  // held-out text, read in the order of the files
+  std::vector<SourceConfig> sources;  // held-out text; several take turns by tokens
   EvalProtocol protocol = EvalProtocol::sliding;
   std::vector<int64_t> context_lengths;  // each evaluated over the same text; empty: data.context_length
   std::optional<int64_t> stride;         // tokens from one window to the next; absent: 256, or a shorter context

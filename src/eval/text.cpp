@@ -52,6 +52,37 @@ class TextBuilder {
   EvalText text_;
 };
 
+/// Documents of several sources: the next one comes from the source with the fewest tokens so far (ties: the first), so
+/// that a limit on documents or tokens does not leave out the later sources.
+class SourcesInTurn {
+ public:
+  SourcesInTurn(const EvalConfig& eval, const DataConfig& data, const std::shared_ptr<const Tokenizer>& tokenizer) {
+    for (const SourceConfig& source : eval.sources) {
+      sources_.push_back(
+          {std::make_unique<DocumentReader>(std::vector{source}, data, tokenizer, eval.min_document_tokens)});
+    }
+  }
+
+  std::optional<std::vector<int32_t>> next() {
+    while (!sources_.empty()) {
+      const auto source = std::ranges::min_element(sources_, {}, &Source::tokens);
+      if (std::optional<TokenizedDocument> document = source->reader->next()) {
+        source->tokens += static_cast<int64_t>(document->tokens.size());
+        return std::move(document->tokens);
+      }
+      sources_.erase(source);
+    }
+    return std::nullopt;
+  }
+
+ private:
+  struct Source {
+    std::unique_ptr<DocumentReader> reader;
+    int64_t tokens = 0;
+  };
+  std::vector<Source> sources_;
+};
+
 std::optional<int32_t> special_id(const std::optional<int64_t>& configured, int32_t tokenizer_id) {
   if (configured) return static_cast<int32_t>(*configured);
   return tokenizer_id >= 0 ? std::optional(tokenizer_id) : std::nullopt;
@@ -77,13 +108,9 @@ EvalText read_eval_text(const EvalConfig& eval, const DataConfig& data, std::sha
     fail(ExitCode::config, "eval.sources: no held-out text to evaluate; list at least one source");
   const DocumentEnds ends{special_id(data.bos_id, tokenizer ? tokenizer->bos_id() : -1),
                           special_id(data.eos_id, tokenizer ? tokenizer->eos_id() : -1)};
-  DocumentReader reader(eval.sources, data, std::move(tokenizer), eval.min_document_tokens);
-  const auto next_document = [&reader]() -> std::optional<std::vector<int32_t>> {
-    std::optional<TokenizedDocument> document = reader.next();
-    if (!document) return std::nullopt;
-    return std::move(document->tokens);
-  };
-  return make_eval_text(eval, next_document, ends);
+  SourcesInTurn sources(eval, data, std::move(tokenizer));
+  return make_eval_text(
+      eval, [&sources] { return sources.next(); }, ends);
 }
 
 std::vector<int32_t> token_byte_table(const Tokenizer& tokenizer) {

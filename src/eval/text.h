@@ -31,8 +31,9 @@ using NextDocument = std::function<std::optional<std::vector<int32_t>>()>;
 /// eval.bos and eval.eos ask for them. Throws an input error where no document is left.
 EvalText make_eval_text(const EvalConfig& config, const NextDocument& next_document, const DocumentEnds& ends);
 
-/// The same for the documents of eval.sources. BOS and EOS are data.bos_id and data.eos_id, else the tokenizer's;
-/// `tokenizer` may be null for token bins. Throws a config error without sources.
+/// The same for the documents of eval.sources, the next from the source with the fewest tokens so far. BOS and EOS are
+/// data.bos_id and data.eos_id, else the tokenizer's; `tokenizer` may be null for token bins. Throws a config error
+/// without sources.
 EvalText read_eval_text(const EvalConfig& eval, const DataConfig& data, std::shared_ptr<const Tokenizer> tokenizer);
 
 /// Bytes of text that each token id stands for (0 for BOS, EOS and other control pieces), to turn a loss a token into

@@ -1,8 +1,11 @@
 #include "eval/text.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 
 namespace dga {
 namespace {
@@ -86,6 +89,34 @@ TEST(EvalText, NothingLeftIsAnInputError) {
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::input);
   }
+}
+
+TEST(EvalText, SourcesTakeTurnsByTokens) {
+  const auto folder = std::filesystem::temp_directory_path() / str("dga_text_test.", getpid());
+  std::filesystem::create_directories(folder);
+  const auto source = [&](const std::string& name, const std::vector<uint16_t>& tokens) {
+    std::ofstream(folder / (name + ".u16"), std::ios::binary)
+        .write(reinterpret_cast<const char*>(tokens.data()), static_cast<std::streamsize>(2 * tokens.size()));
+    SourceConfig config;
+    config.name = name;
+    config.paths = {(folder / (name + ".u16")).string()};
+    config.separator = 9;
+    return config;
+  };
+  EvalConfig eval;
+  eval.per_document = true;
+  eval.sources = {source("a", {10, 11, 12, 9, 13, 9, 14, 9}), source("b", {20, 9, 21, 22, 23, 9})};
+  DataConfig data;
+  data.bos_id = 1;
+  data.eos_id = 2;
+  data.cache = (folder / "cache").string();
+  EXPECT_EQ(read_eval_text(eval, data, nullptr).sequences,
+            (Documents{{1, 10, 11, 12, 2}, {1, 20, 2}, {1, 21, 22, 23, 2}, {1, 13, 2}, {1, 14, 2}}));
+  eval.max_documents = 2;
+  EXPECT_EQ(read_eval_text(eval, data, nullptr).sequences, (Documents{{1, 10, 11, 12, 2}, {1, 20, 2}}));
+  eval.sources.clear();
+  EXPECT_THROW(read_eval_text(eval, data, nullptr), Error);
+  std::filesystem::remove_all(folder);
 }
 
 TEST(TextEntropy, OfHandCountedTokens) {
