@@ -1,0 +1,137 @@
+// The CUDA kernels as a backend: the same attention as the reference, and a clear word where they cannot serve.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/cuda.h>
+
+
+#include "attention/attention.h"
+#include "attention/cases.h"
+#include "ops/kernel_attention.h"
+
+namespace dga::testing {
+namespace {
+
+// Relative error of a tensor as a whole. The kernels round P, dS, the pooled keys and values, and their results to
+// bf16: four roundings of at most 2^-9 each.
+constexpr double kTolerance = 4.0 / 512;
+
+double relative_error(const at::Tensor& actual, const at::Tensor& expected) {
+  const at::Tensor exact = expected.to(at::kDouble);
+  return (actual.to(at::kDouble).sub(exact).norm() / exact.norm().clamp_min(1e-2)).item<double>();
+}
+
+// Kernels in bf16 against the reference in double, on the same bf16 inputs.
+void expect_reference(const Heads& shape, AttentionConfig config, const SequenceLayout& layout) {
+  SCOPED_TRACE(str("L ", shape.length, " heads ", shape.heads, "/", shape.kv_heads, " D ", shape.width, " ",
+                   config::name_of(config.kind), " ", describe(config)));
+  std::vector<at::Tensor> inputs, exact;
+  for (const at::Tensor& x : random_heads(shape)) {
+    inputs.push_back(x.mul(0.7).to(at::kCUDA, at::kBFloat16));
+    exact.push_back(inputs.back().to(at::kDouble));
+  }
+  const at::Tensor dout = at::randn_like(inputs[0]);
+  const auto run = [&](AttentionBackend backend, const std::vector<at::Tensor>& in) {
+    config.backend = backend;
+    const std::unique_ptr<Attention> attention = make_attention(config, 3, 7);
+    return with_gradients(
+        [&](const auto& q, const auto& k, const auto& v) { return attention->forward(q, k, v, layout); }, in,
+        dout.to(in[0].scalar_type()));
+  };
+  const auto expected = run(AttentionBackend::reference, exact), actual = run(AttentionBackend::kernel, inputs);
+  for (size_t i = 0; i < 4; ++i) {
+    const double error = relative_error(actual[i], expected[i]);
+    EXPECT_LE(error, kTolerance) << kTensorNames[i];
+  }
+}
+
+class KernelBackendGpu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!torch::cuda::is_available()) GTEST_SKIP() << "no GPU in this machine";
+    at::manual_seed(5);
+    const at::Tensor probe = at::zeros({1, 1, 1, 128}, at::TensorOptions().device(at::kCUDA).dtype(at::kBFloat16));
+    const std::string reason = kernel_attention_obstacle(probe, probe);
+    if (!reason.empty()) GTEST_SKIP() << reason;
+  }
+};
+
+TEST_F(KernelBackendGpu, FullAttention) {
+  for (const int64_t length : {1, 17, 129, 1000}) {
+    expect_reference({2, length, 4, 2, 128}, full_config(AttentionBackend::kernel),
+                     SequenceLayout::whole_rows(2, length));
+  }
+  const SequenceLayout packed{{{0, 3, 200, 201}, {0}}, {0, 450}};
+  expect_reference({2, 450, 2, 2, 64}, full_config(AttentionBackend::kernel), packed);
+}
+
+TEST_F(KernelBackendGpu, EveryRuleOverLengthsAndHeads) {
+  for (const Selection selection : {Selection::global, Selection::causal, Selection::random, Selection::none}) {
+    for (const int64_t length : {1, 17, 129, 1000}) {
+      AttentionConfig config = dga_config(selection);
+      config.local_window = 64;
+      config.sampled_queries = 100;
+      config.block_size = 32;
+      for (const GroupBias bias : {GroupBias::none, GroupBias::entropy}) {
+        config.group_bias = bias;
+        expect_reference({2, length, 8, 2, 128}, config, SequenceLayout::whole_rows(2, length));
+      }
+    }
+  }
+}
+
+TEST_F(KernelBackendGpu, PackedDocumentsAndAblations) {
+  const SequenceLayout packed{{{0, 3, 200, 201}, {0, 449}}, {0, 450}};
+  for (const Selection selection : {Selection::global, Selection::causal, Selection::random, Selection::none}) {
+    AttentionConfig config = dga_config(selection);
+    config.local_window = 20;
+    config.sampled_queries = 40;
+    config.block_size = 64;
+    config.local_blocks = 1;
+    expect_reference({2, 450, 2, 1, 64}, config, packed);
+    config.group_weights = GroupWeights::mean;
+    config.group_size = 5;
+    expect_reference({2, 450, 2, 1, 64}, config, packed);
+    if (selection == Selection::causal) continue;
+    config.complementary = false;
+    expect_reference({2, 450, 2, 1, 64}, config, packed);
+  }
+}
+
+TEST_F(KernelBackendGpu, SameBitsTwiceInDeterministicMode) {
+  at::globalContext().setDeterministicAlgorithms(true, true);
+  AttentionConfig config = dga_config(Selection::global);
+  config.backend = AttentionBackend::kernel;
+  config.local_window = 64;
+  std::vector<at::Tensor> inputs;
+  for (const at::Tensor& x : random_heads({1, 3000, 4, 4, 128})) inputs.push_back(x.to(at::kCUDA, at::kBFloat16));
+  const at::Tensor dout = at::randn_like(inputs[0]);
+  const auto run = [&] {
+    const std::unique_ptr<Attention> attention = make_attention(config, 0, 1);
+    return with_gradients(
+        [&](const auto& q, const auto& k, const auto& v) {
+          return attention->forward(q, k, v, SequenceLayout::whole_rows(1, 3000));
+        },
+        inputs, dout);
+  };
+  const auto first = run(), second = run();
+  at::globalContext().setDeterministicAlgorithms(false, false);
+  for (size_t i = 0; i < 4; ++i) EXPECT_TRUE(first[i].equal(second[i])) << kTensorNames[i];
+}
+
+// What a user is told; needs no GPU.
+TEST(KernelBackend, IsRefusedInWordsWhereItCannotServe) {
+  AttentionConfig config = dga_config(Selection::global);
+  config.backend = AttentionBackend::kernel;
+  const std::vector<at::Tensor> in = random_heads({1, 8, 2, 1, 64});
+  const std::unique_ptr<Attention> attention = make_attention(config, 0, 1);
+  try {
+    attention->forward(in[0], in[1], in[2], SequenceLayout::whole_rows(1, 8));
+    FAIL() << "tensors on a CPU were taken";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::config);
+    EXPECT_NE(std::string(error.what()).find("attention.backend: reference"), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace dga::testing
