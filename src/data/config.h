@@ -56,7 +56,7 @@ struct DataConfig {
   std::string tokenizer;          // sentencepiece model; empty: the tokenizer.model in model.path
   int64_t context_length = 4096;  // tokens of a row
   std::vector<SourceConfig> sources;
-  int64_t shuffle_tokens = 1 << 24;  // documents are shuffled over a run of this many tokens; 0: not at all
+  int64_t shuffle_tokens = 1 << 23;  // documents are shuffled over a run of this many tokens; 0: not at all
   bool bos = true;                   // BOS before each document
   bool eos = true;                   // EOS after each document
   std::optional<int64_t> bos_id;     // instead of the tokenizer's
