@@ -128,7 +128,7 @@ FullLists full_lists(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   full.lists.shape.compact_length = length;
   full.lists.compact_key = tokens_ref(k);
   full.lists.compact_value = tokens_ref(v);
-  full.lists.bounds = {begin.defined() ? begin.data_ptr<int32_t>() : nullptr, full.end.data_ptr<int32_t>(),
+  full.lists.bounds = {begin.numel() > 0 ? begin.data_ptr<int32_t>() : nullptr, full.end.data_ptr<int32_t>(),
                        full.zero.data_ptr<int32_t>(), full.zero.data_ptr<int32_t>()};
   return full;
 }
@@ -410,7 +410,7 @@ at::Tensor kernel_full_attention(const at::Tensor& q, const at::Tensor& k, const
                                  const std::vector<std::vector<int64_t>>& starts, double scale) {
   const int64_t length = q.size(1), kv_heads = k.size(2);
   const bool whole_rows = std::all_of(starts.begin(), starts.end(), [](const auto& row) { return row.size() == 1; });
-  at::Tensor begin;
+  at::Tensor begin = at::empty({0}, q.options().dtype(at::kInt));  // empty: every row starts at 0
   if (!whole_rows) {
     const at::Tensor host = at::empty({q.size(0), 1, length}, at::TensorOptions().dtype(at::kInt).pinned_memory(true));
     auto* values = host.data_ptr<int32_t>();
