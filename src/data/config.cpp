@@ -13,8 +13,8 @@ void SourceConfig::fields(config::Fields& f) {
   f.field("min_tokens", min_tokens, "documents with fewer tokens are left out", config::at_least(0));
   f.field("upsample_min_tokens", upsample_min_tokens, "documents with at least this many tokens are upsampled",
           config::at_least(1));
-  f.field("upsample_factor", upsample_factor, "how often such a document comes in an epoch; a fraction by chance",
-          config::between(1, 1000));
+  f.field("upsample_factor", upsample_factor,
+          "how often such a document comes in an epoch; a fraction by chance, 0 never", config::between(0, 1000));
   f.field("separator", separator, "u16, u32: the token that ends a document; without it a file is one document",
           config::between(0, 4294967295.0));
 }
