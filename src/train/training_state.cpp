@@ -19,16 +19,6 @@ at::Tensor take(const at::Tensor& tensor, Snapshot snapshot) {
                                       : tensor.detach();
 }
 
-/// save_hf makes its folder itself, so the model is written into one of its own and its files moved up.
-void write_model(const fs::path& folder, const std::vector<NamedParameter>& parameters, const HfExport& description) {
-  const fs::path own = folder / "model";
-  save_hf(own, parameters, description);
-  for (const fs::directory_entry& entry : fs::directory_iterator(own)) {
-    fs::rename(entry.path(), folder / entry.path().filename());
-  }
-  fs::remove(own);
-}
-
 }  // namespace
 
 nlohmann::json to_json(const TrainingState& state) {
@@ -75,7 +65,7 @@ CheckpointContent make_checkpoint(const TrainingState& state, const Llama& model
 
   CheckpointContent content;
   content.step = state.step;
-  content.parts = {[weights, description](const fs::path& folder) { write_model(folder, weights, description); },
+  content.parts = {[weights, description](const fs::path& folder) { write_hf_files(folder, weights, description); },
                    [moments](const fs::path& folder) { write_tensors(folder / kOptimizerName, moments); },
                    [text = to_json(state).dump(2) + "\n"](const fs::path& folder) {
                      OutputFile file(folder / kStateName);
