@@ -45,16 +45,19 @@ TEST(Trainer, SameSeedSameBitsOtherSeedOthers) {
 
 TEST(Trainer, MicroBatchesDoNotChangeTheResult) {
   const TinyRun run;
-  const auto losses = [&](const std::string& rows) {
+  const auto records = [&](const std::string& rows) {
     const auto trainer = run.trainer({"train.micro_batch_size=" + rows, "data.document_masking=true"});
-    std::vector<double> all;
-    for (int i = 0; i < 5; ++i) all.push_back(trainer->train_step().loss);
+    std::vector<StepRecord> all;
+    for (int i = 0; i < 5; ++i) all.push_back(trainer->train_step());
     return all;
   };
-  const std::vector<double> whole = losses("4");
+  const std::vector<StepRecord> whole = records("4");
   for (const char* rows : {"1", "2"}) {
-    const std::vector<double> split = losses(rows);
-    for (size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(split[i], whole[i], 2e-5) << rows << " step " << i;
+    const std::vector<StepRecord> split = records(rows);
+    for (size_t i = 0; i < whole.size(); ++i) {
+      EXPECT_NEAR(split[i].loss, whole[i].loss, 2e-5) << rows << " step " << i;
+      EXPECT_NEAR(split[i].grad_norm, whole[i].grad_norm, 2e-4) << rows << " step " << i;
+    }
   }
 }
 
