@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 #include <torch/cuda.h>
 
-
 #include "attention/attention.h"
 #include "attention/cases.h"
 #include "ops/kernel_attention.h"
