@@ -41,7 +41,8 @@ struct Shape {
   int64_t second_length = 0;
 };
 
-struct ForwardParams {
+/// What both directions read.
+struct AttentionInputs {
   Shape shape;
   TensorRef query;                       // [B, L, H, D]
   TensorRef compact_key, compact_value;  // [B, C, G, D]
@@ -50,8 +51,12 @@ struct ForwardParams {
   const float* compact_bias = nullptr;  // [B, G, bias_stride], added to the logits of compact entries; null for none
   int64_t bias_stride = 0;              // elements, a multiple of 4, at least C
   float scale = 0;                      // of the logits, usually 1/sqrt(D)
-  TensorRef output;                     // [B, L, H, D], written
-  float* log_sum_exp = nullptr;         // [B, H, L], written; natural logarithm
+};
+
+struct ForwardParams {
+  AttentionInputs inputs;
+  TensorRef output;              // [B, L, H, D], written
+  float* log_sum_exp = nullptr;  // [B, H, L], written; natural logarithm
 };
 
 /// Empty if the kernels handle this shape on the current device, else the reason in one sentence.
@@ -62,12 +67,7 @@ std::string supports(const Shape& shape);
 void forward(const ForwardParams& params, cudaStream_t stream);
 
 struct BackwardParams {
-  Shape shape;
-  TensorRef query, compact_key, compact_value, second_key, second_value;  // as in forward
-  Bounds bounds;
-  const float* compact_bias = nullptr;
-  int64_t bias_stride = 0;
-  float scale = 0;
+  AttentionInputs inputs;
   TensorRef output;                                // [B, L, H, D], of the forward pass
   const float* log_sum_exp = nullptr;              // [B, H, L], of the forward pass
   TensorRef grad_output;                           // [B, L, H, D]

@@ -31,11 +31,9 @@ Workspace layout(const Shape& shape, bool deterministic) {
   return parts;
 }
 
-TensorRef or_query(const TensorRef& tensor, int64_t rows, const TensorRef& query) { return rows > 0 ? tensor : query; }
-
 template <int kHeadDim>
 void prepare(const BackwardParams& params, const BackwardArgs& args, cudaStream_t stream) {
-  const Shape& shape = params.shape;
+  const Shape& shape = params.inputs.shape;
   PrepareArgs prepare{};
   prepare.output = static_cast<const __nv_bfloat16*>(params.output.data);
   prepare.grad_output = static_cast<const __nv_bfloat16*>(params.grad_output.data);
@@ -82,7 +80,7 @@ void finish(const BackwardParams& params, const BackwardArgs& args, cudaStream_t
   finish.heads = args.heads;
   finish.query_tiles = args.query_tiles;
   finish.scale = args.scale;
-  const dim3 grid(args.query_tiles, args.heads, static_cast<unsigned>(params.shape.batch));
+  const dim3 grid(args.query_tiles, args.heads, static_cast<unsigned>(params.inputs.shape.batch));
   backward_finish_kernel<kHeadDim><<<grid, 256, 0, stream>>>(finish);
   DGA_CUDA_CHECK(cudaGetLastError());
 }
@@ -90,10 +88,9 @@ void finish(const BackwardParams& params, const BackwardArgs& args, cudaStream_t
 template <int kHeadDim, bool kBias, bool kDeterministic>
 void launch(const BackwardParams& params, cudaStream_t stream) {
   using Tile = BackwardTile<kHeadDim>;
-  const Shape& shape = params.shape;
-  const auto list_map = [&](const TensorRef& tensor, int64_t rows) {
-    return make_tensor_map(or_query(tensor, rows, params.query), shape.batch, std::max<int64_t>(rows, 1),
-                           shape.kv_heads, kHeadDim, 64);
+  const Shape& shape = params.inputs.shape;
+  const auto list_map = [&](const TensorRef& list, int64_t rows) {
+    return make_list_map(list, rows, params.inputs, 64);
   };
   const auto query_map = [&](const TensorRef& tensor) {
     return make_tensor_map(tensor, shape.batch, shape.length, shape.heads, kHeadDim, 64);
@@ -101,20 +98,20 @@ void launch(const BackwardParams& params, cudaStream_t stream) {
   const Workspace parts = layout(shape, params.deterministic);
   auto* workspace = static_cast<std::byte*>(params.workspace);
   BackwardArgs args{};
-  args.query = query_map(params.query);
+  args.query = query_map(params.inputs.query);
   args.grad_output = query_map(params.grad_output);
-  args.compact_key = list_map(params.compact_key, shape.compact_length);
-  args.compact_value = list_map(params.compact_value, shape.compact_length);
-  args.second_key = list_map(params.second_key, shape.second_length);
-  args.second_value = list_map(params.second_value, shape.second_length);
+  args.compact_key = list_map(params.inputs.compact_key, shape.compact_length);
+  args.compact_value = list_map(params.inputs.compact_value, shape.compact_length);
+  args.second_key = list_map(params.inputs.second_key, shape.second_length);
+  args.second_value = list_map(params.inputs.second_value, shape.second_length);
   args.grad_compact_key = list_map(params.grad_compact_key, shape.compact_length);
   args.grad_compact_value = list_map(params.grad_compact_value, shape.compact_length);
   args.grad_second_key = list_map(params.grad_second_key, shape.second_length);
   args.grad_second_value = list_map(params.grad_second_value, shape.second_length);
-  args.bounds = params.bounds;
-  args.bias = params.compact_bias;
+  args.bounds = params.inputs.bounds;
+  args.bias = params.inputs.compact_bias;
   args.grad_bias = params.grad_bias;
-  args.bias_stride = params.bias_stride;
+  args.bias_stride = params.inputs.bias_stride;
   args.intervals = reinterpret_cast<const int4*>(workspace + parts.intervals);
   args.log_sum_exp_log2 = reinterpret_cast<const float*>(workspace + parts.log_sum_exp);
   args.delta = reinterpret_cast<const float*>(workspace + parts.delta);
@@ -129,8 +126,8 @@ void launch(const BackwardParams& params, cudaStream_t stream) {
   args.query_tiles = static_cast<int>(tiles_of(shape.length, Tile::kBlockM));
   args.compact_tiles = static_cast<int>(tiles_of(shape.compact_length, Tile::kBlockN));
   args.second_tiles = static_cast<int>(tiles_of(shape.second_length, Tile::kBlockN));
-  args.scale = params.scale;
-  args.scale_log2 = params.scale * 1.4426950408889634f;
+  args.scale = params.inputs.scale;
+  args.scale_log2 = params.inputs.scale * 1.4426950408889634f;
 
   prepare<kHeadDim>(params, args, stream);
   const int shared_bytes = static_cast<int>(sizeof(BackwardShared<kHeadDim>)) + 1024;
@@ -153,8 +150,8 @@ void backward(const BackwardParams& params, cudaStream_t stream) {
     params.deterministic ? launch<kHeadDim, kBias, true>(params, stream)
                          : launch<kHeadDim, kBias, false>(params, stream);
   };
-  const bool bias = params.compact_bias != nullptr;
-  if (params.shape.head_dim == 128) {
+  const bool bias = params.inputs.compact_bias != nullptr;
+  if (params.inputs.shape.head_dim == 128) {
     bias ? with.template operator()<128, true>() : with.template operator()<128, false>();
   } else {
     bias ? with.template operator()<64, true>() : with.template operator()<64, false>();

@@ -9,29 +9,25 @@
 namespace dga::kernels {
 namespace {
 
-// An empty list is never visited, but its map must point somewhere.
-TensorRef or_query(const TensorRef& tensor, int64_t rows, const TensorRef& query) { return rows > 0 ? tensor : query; }
-
 template <int kHeadDim, bool kBias>
 void launch(const ForwardParams& params, cudaStream_t stream) {
   using Tile = ForwardTile<kHeadDim>;
-  const Shape& shape = params.shape;
-  const auto list_map = [&](const TensorRef& tensor, int64_t rows) {
-    return make_tensor_map(or_query(tensor, rows, params.query), shape.batch, std::max<int64_t>(rows, 1),
-                           shape.kv_heads, kHeadDim, Tile::kBlockN);
+  const Shape& shape = params.inputs.shape;
+  const auto list_map = [&](const TensorRef& list, int64_t rows) {
+    return make_list_map(list, rows, params.inputs, Tile::kBlockN);
   };
   ForwardArgs args{};
-  args.query = make_tensor_map(params.query, shape.batch, shape.length, shape.heads, kHeadDim, 64);
+  args.query = make_tensor_map(params.inputs.query, shape.batch, shape.length, shape.heads, kHeadDim, 64);
   args.output = make_tensor_map(params.output, shape.batch, shape.length, shape.heads, kHeadDim, 64);
-  args.compact_key = list_map(params.compact_key, shape.compact_length);
-  args.compact_value = list_map(params.compact_value, shape.compact_length);
-  args.second_key = list_map(params.second_key, shape.second_length);
-  args.second_value = list_map(params.second_value, shape.second_length);
+  args.compact_key = list_map(params.inputs.compact_key, shape.compact_length);
+  args.compact_value = list_map(params.inputs.compact_value, shape.compact_length);
+  args.second_key = list_map(params.inputs.second_key, shape.second_length);
+  args.second_value = list_map(params.inputs.second_value, shape.second_length);
   if (kBias) {
-    args.bias =
-        make_bias_map(params.compact_bias, shape.batch, shape.kv_heads, shape.compact_length, params.bias_stride);
+    args.bias = make_bias_map(params.inputs.compact_bias, shape.batch, shape.kv_heads, shape.compact_length,
+                              params.inputs.bias_stride);
   }
-  args.bounds = params.bounds;
+  args.bounds = params.inputs.bounds;
   args.log_sum_exp = params.log_sum_exp;
   args.length = static_cast<int>(shape.length);
   args.heads = static_cast<int>(shape.heads);
@@ -40,7 +36,7 @@ void launch(const ForwardParams& params, cudaStream_t stream) {
   const int64_t group = shape.heads / shape.kv_heads;
   const int64_t bytes_per_head = 2 * (shape.compact_length + shape.second_length) * kHeadDim * 2 / group;
   args.heads_per_section = heads_per_section(shape.batch * shape.heads, group, bytes_per_head);
-  args.scale_log2 = params.scale * 1.4426950408889634f;
+  args.scale_log2 = params.inputs.scale * 1.4426950408889634f;
 
   const int shared_bytes = static_cast<int>(sizeof(ForwardShared<kHeadDim>)) + 1024;
   const auto kernel = forward_kernel<kHeadDim, kBias>;
@@ -53,8 +49,8 @@ void launch(const ForwardParams& params, cudaStream_t stream) {
 }  // namespace
 
 void forward(const ForwardParams& params, cudaStream_t stream) {
-  const bool bias = params.compact_bias != nullptr;
-  if (params.shape.head_dim == 128) {
+  const bool bias = params.inputs.compact_bias != nullptr;
+  if (params.inputs.shape.head_dim == 128) {
     bias ? launch<128, true>(params, stream) : launch<128, false>(params, stream);
   } else {
     bias ? launch<64, true>(params, stream) : launch<64, false>(params, stream);

@@ -55,6 +55,12 @@ CUtensorMap make_tensor_map(const TensorRef& tensor, int64_t batch, int64_t rows
       {64, static_cast<cuuint32_t>(box_rows), 1, 1}, CU_TENSOR_MAP_SWIZZLE_128B);
 }
 
+CUtensorMap make_list_map(const TensorRef& list, int64_t rows, const AttentionInputs& inputs, int box_rows) {
+  const Shape& shape = inputs.shape;
+  return make_tensor_map(rows > 0 ? list : inputs.query, shape.batch, rows > 0 ? rows : 1, shape.kv_heads,
+                         shape.head_dim, box_rows);
+}
+
 CUtensorMap make_bias_map(const float* bias, int64_t batch, int64_t heads, int64_t length, int64_t stride) {
   return encode(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, bias,
                 {static_cast<cuuint64_t>(length), static_cast<cuuint64_t>(heads), static_cast<cuuint64_t>(batch), 1},

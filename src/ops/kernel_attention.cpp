@@ -40,36 +40,15 @@ kernels::Shape shape_of(const at::Tensor& q, const at::Tensor& k) {
   return {q.size(0), q.size(1), q.size(2), k.size(2), q.size(3), 0, 0};
 }
 
-// What a call of the attention kernels reads beside the queries.
-struct Lists {
-  kernels::Shape shape;
-  TensorRef compact_key, compact_value, second_key, second_value;
-  kernels::Bounds bounds;
-  const float* bias = nullptr;
-  int64_t bias_stride = 0;
-};
-
 struct ForwardResult {
   at::Tensor output, log_sum_exp;
 };
 
-ForwardResult attend(const at::Tensor& q, const Lists& lists, double scale) {
+ForwardResult attend(const at::Tensor& q, const kernels::AttentionInputs& inputs) {
   ForwardResult result{at::empty(q.sizes(), q.options()),
                        at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat))};
-  kernels::ForwardParams params;
-  params.shape = lists.shape;
-  params.query = tokens_ref(q);
-  params.compact_key = lists.compact_key;
-  params.compact_value = lists.compact_value;
-  params.second_key = lists.second_key;
-  params.second_value = lists.second_value;
-  params.bounds = lists.bounds;
-  params.compact_bias = lists.bias;
-  params.bias_stride = lists.bias_stride;
-  params.scale = static_cast<float>(scale);
-  params.output = tokens_ref(result.output);
-  params.log_sum_exp = result.log_sum_exp.data_ptr<float>();
-  kernels::forward(params, at::cuda::getCurrentCUDAStream());
+  kernels::forward({inputs, tokens_ref(result.output), result.log_sum_exp.data_ptr<float>()},
+                   at::cuda::getCurrentCUDAStream());
   return result;
 }
 
@@ -78,24 +57,15 @@ struct ListGradients {
   float* bias = nullptr;
 };
 
-at::Tensor attend_backward(const at::Tensor& q, const Lists& lists, double scale, const at::Tensor& output,
+at::Tensor attend_backward(const at::Tensor& q, const kernels::AttentionInputs& inputs, const at::Tensor& output,
                            const at::Tensor& log_sum_exp, const at::Tensor& grad_output,
                            const ListGradients& gradients) {
   const bool deterministic = at::globalContext().deterministicAlgorithms();
-  const at::Tensor workspace = bytes_on(q, kernels::backward_workspace_bytes(lists.shape, deterministic));
+  const at::Tensor workspace = bytes_on(q, kernels::backward_workspace_bytes(inputs.shape, deterministic));
   const at::Tensor grad = loadable(grad_output);
   at::Tensor grad_query = at::empty(q.sizes(), q.options());
   kernels::BackwardParams params;
-  params.shape = lists.shape;
-  params.query = tokens_ref(q);
-  params.compact_key = lists.compact_key;
-  params.compact_value = lists.compact_value;
-  params.second_key = lists.second_key;
-  params.second_value = lists.second_value;
-  params.bounds = lists.bounds;
-  params.compact_bias = lists.bias;
-  params.bias_stride = lists.bias_stride;
-  params.scale = static_cast<float>(scale);
+  params.inputs = inputs;
   params.output = tokens_ref(output);
   params.log_sum_exp = log_sum_exp.data_ptr<float>();
   params.grad_output = tokens_ref(grad);
@@ -114,22 +84,25 @@ at::Tensor attend_backward(const at::Tensor& q, const Lists& lists, double scale
 // Full causal attention: the compact list is K and V, the second is empty.
 struct FullLists {
   at::Tensor begin, end, zero;
-  Lists lists;
+  kernels::AttentionInputs inputs;
 };
 
-FullLists full_lists(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& begin) {
+FullLists full_lists(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& begin,
+                     double scale) {
   const int64_t batch = q.size(0), length = q.size(1), kv_heads = k.size(2);
   FullLists full;
   const auto integers = q.options().dtype(at::kInt);
   full.begin = begin;
   full.end = at::arange(1, length + 1, integers).expand({batch, kv_heads, length}).contiguous();
   full.zero = at::zeros({batch, kv_heads, length}, integers);
-  full.lists.shape = shape_of(q, k);
-  full.lists.shape.compact_length = length;
-  full.lists.compact_key = tokens_ref(k);
-  full.lists.compact_value = tokens_ref(v);
-  full.lists.bounds = {begin.numel() > 0 ? begin.data_ptr<int32_t>() : nullptr, full.end.data_ptr<int32_t>(),
-                       full.zero.data_ptr<int32_t>(), full.zero.data_ptr<int32_t>()};
+  full.inputs.shape = shape_of(q, k);
+  full.inputs.query = tokens_ref(q);
+  full.inputs.scale = static_cast<float>(scale);
+  full.inputs.shape.compact_length = length;
+  full.inputs.compact_key = tokens_ref(k);
+  full.inputs.compact_value = tokens_ref(v);
+  full.inputs.bounds = {begin.numel() > 0 ? begin.data_ptr<int32_t>() : nullptr, full.end.data_ptr<int32_t>(),
+                        full.zero.data_ptr<int32_t>(), full.zero.data_ptr<int32_t>()};
   return full;
 }
 
@@ -139,7 +112,7 @@ class FullFunction : public torch::autograd::Function<FullFunction> {
                             const at::Tensor& value, const at::Tensor& begin, double scale) {
     const c10::cuda::CUDAGuard guard(query.device());
     const at::Tensor q = loadable(query), k = loadable(key), v = loadable(value);
-    const ForwardResult result = attend(q, full_lists(q, k, v, begin).lists, scale);
+    const ForwardResult result = attend(q, full_lists(q, k, v, begin, scale).inputs);
     context->saved_data["scale"] = scale;
     context->save_for_backward({q, k, v, begin, result.output, result.log_sum_exp});
     return result.output;
@@ -149,11 +122,10 @@ class FullFunction : public torch::autograd::Function<FullFunction> {
     const tensor_list saved = context->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2];
     const c10::cuda::CUDAGuard guard(q.device());
-    const FullLists full = full_lists(q, k, v, saved[3]);
+    const FullLists full = full_lists(q, k, v, saved[3], context->saved_data["scale"].toDouble());
     const at::Tensor grad_key = at::empty(k.sizes(), k.options()), grad_value = at::empty(v.sizes(), v.options());
     const ListGradients gradients{tokens_ref(grad_key), tokens_ref(grad_value), {}, {}, nullptr};
-    const at::Tensor grad_query = attend_backward(q, full.lists, context->saved_data["scale"].toDouble(), saved[4],
-                                                  saved[5], grad_outputs[0], gradients);
+    const at::Tensor grad_query = attend_backward(q, full.inputs, saved[4], saved[5], grad_outputs[0], gradients);
     return {grad_query, grad_key, grad_value, at::Tensor(), at::Tensor()};
   }
 };
@@ -207,7 +179,7 @@ c10::intrusive_ptr<Plan> make_plan(const at::Tensor& q, const at::Tensor& k, con
 struct Grouping {
   at::Tensor bits, word_ranks, token_order, bounds, compact_key, compact_value, second_key, second_value, bias;
   kernels::FocalSet focal;
-  Lists lists;
+  kernels::AttentionInputs inputs;
 };
 
 void select_focal(const at::Tensor& q, const at::Tensor& k, const Plan& plan, Grouping& grouping) {
@@ -243,14 +215,14 @@ void select_focal(const at::Tensor& q, const at::Tensor& k, const Plan& plan, Gr
 kernels::CompressParams compress_params(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Plan& plan,
                                         const Grouping& grouping) {
   kernels::CompressParams params;
-  params.shape = grouping.lists.shape;
+  params.shape = grouping.inputs.shape;
   params.focal = grouping.focal;
   params.pooling = plan.attention.mean_weights ? kernels::GroupPooling::mean : kernels::GroupPooling::last_query;
   params.scale = static_cast<float>(plan.attention.scale);
   params.query = tokens_ref(q);
   params.key = tokens_ref(k);
   params.value = tokens_ref(v);
-  params.bias_stride = grouping.lists.bias_stride;
+  params.bias_stride = grouping.inputs.bias_stride;
   return params;
 }
 
@@ -284,8 +256,10 @@ Grouping make_grouping(const at::Tensor& q, const at::Tensor& k, const at::Tenso
   order.second_end = grouping.bounds[3].data_ptr<int32_t>();
   kernels::order(order, stream);
 
-  Lists& lists = grouping.lists;
+  kernels::AttentionInputs& lists = grouping.inputs;
   lists.shape = shape_of(q, k);
+  lists.query = tokens_ref(q);
+  lists.scale = static_cast<float>(plan.attention.scale);
   lists.shape.compact_length = compact;
   lists.shape.second_length = second;
   lists.bounds = {order.first_begin, order.first_end, order.second_begin, order.second_end};
@@ -305,7 +279,7 @@ Grouping make_grouping(const at::Tensor& q, const at::Tensor& k, const at::Tenso
   if (plan.attention.entropy_bias && compact > 0) {
     lists.bias_stride = (compact + 3) / 4 * 4;
     grouping.bias = at::empty({batch, kv_heads, lists.bias_stride}, q.options().dtype(at::kFloat));
-    lists.bias = grouping.bias.data_ptr<float>();
+    lists.compact_bias = grouping.bias.data_ptr<float>();
   }
   kernels::CompressForwardParams compress;
   compress.common = compress_params(q, k, v, plan, grouping);
@@ -335,7 +309,7 @@ class GroupedFunction : public torch::autograd::Function<GroupedFunction> {
     const c10::cuda::CUDAGuard guard(query.device());
     const at::Tensor q = loadable(query), k = loadable(key), v = loadable(value);
     const Grouping grouping = make_grouping(q, k, v, *plan, given_bits(q, k, *plan));
-    const ForwardResult result = attend(q, grouping.lists, plan->attention.scale);
+    const ForwardResult result = attend(q, grouping.inputs);
     context->saved_data["plan"] = c10::IValue::make_capsule(plan);
     context->save_for_backward({q, k, v, grouping.bits, result.output, result.log_sum_exp});
     return result.output;
@@ -366,8 +340,7 @@ class GroupedFunction : public torch::autograd::Function<GroupedFunction> {
       bias = at::empty_like(grouping.bias);
       gradients.bias = bias.data_ptr<float>();
     }
-    const at::Tensor grad_query =
-        attend_backward(q, grouping.lists, plan->attention.scale, saved[4], saved[5], grad_outputs[0], gradients);
+    const at::Tensor grad_query = attend_backward(q, grouping.inputs, saved[4], saved[5], grad_outputs[0], gradients);
 
     kernels::CompressBackwardParams compress;
     compress.common = compress_params(q, k, v, *plan, grouping);
