@@ -9,7 +9,12 @@
 namespace dga {
 namespace {
 
+bool names_token_bin(const std::string& path) { return path.ends_with(".u16") || path.ends_with(".u32"); }
+
 bool holds_text(const SourceConfig& source) {
+  if (source.format == SourceFormat::automatic) {
+    return !std::all_of(source.paths.begin(), source.paths.end(), names_token_bin);
+  }
   return source.format != SourceFormat::u16 && source.format != SourceFormat::u32;
 }
 

@@ -22,6 +22,7 @@ TEST_F(LoadRun, TrainingNeedsSourcesAndATokenizer) {
   EXPECT_EQ(error(training_yaml(), {"data.tokenizer=\"\""}),
             "--set: data.tokenizer: a model that starts from a shape brings no tokenizer; name a sentencepiece model");
   EXPECT_EQ(error(training_yaml(), {"data.tokenizer=\"\"", "data.sources.0.format=u16"}), "no error");
+  EXPECT_EQ(error(training_yaml(), {"data.tokenizer=\"\"", "data.sources.0.paths=[a.u16, b.u32]"}), "no error");
   EXPECT_EQ(error(training_yaml(), {"data.tokenizer=x/tokenizer.json"}),
             "--set: data.tokenizer: must be a sentencepiece model (tokenizer.model); a tokenizer.json is none");
 }
