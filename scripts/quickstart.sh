@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 step "1/6  set up"
 scripts/setup.sh
 
-preset=$(default_preset)
+preset=${DGA_PRESET:-$(default_preset)}
 step "2/6  build the program (preset $preset; the first time takes some minutes)"
 configure_and_build "$preset" dga
 dga=build/$preset/dga
@@ -21,7 +21,7 @@ grouped=runs/quickstart_dga
 
 # export_model RUN_FOLDER: the newest checkpoint as a Hugging Face folder, reloaded and compared.
 export_model() {
-  [ -e "$1/hf/config.json" ] || "$dga" export "$1" "$1/hf" --check
+  [ -e "$1/hf/config.json" ] || "$dga" export "$1" --output "$1/hf" --check
 }
 
 step "3/6  train from random weights: full attention, 512 tokens of context"
@@ -57,9 +57,10 @@ $(head -n -1 <<<"$second")
 $(tail -n 1 <<<"$second")
 
 How to read this. "NLL" is the loss in nats a token, "perplexity" its exponential. A model that knew only how often each
-token occurs would reach the unigram entropy, one that also knew each pair of neighbours the bigram entropy.
-"pairs/token" is how many entries a token compares itself with: what attention costs. "looks ahead": which tokens
-are grouped depends on later ones, so that number is not the perplexity of decoding.
+token of this text occurs would reach the unigram entropy. The bigram entropy is that of a table of all neighbouring pairs
+of this very text; most pairs occur once in so short a text, so no model that has not seen it comes near.
+"pairs/token" is how many entries a token compares itself with: what attention costs. "looks ahead": which tokens are
+grouped depends on later ones, so that number is not the perplexity of decoding.
 
 This took $(((SECONDS - built) / 60)) min $(((SECONDS - built) % 60)) s after the build. What it left:
   $full/hf, $grouped/hf  the models as Hugging Face folders
