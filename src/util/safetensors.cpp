@@ -113,7 +113,12 @@ void SafetensorsWriter::close_synced() {
 void write_safetensors(const std::filesystem::path& path, const std::map<std::string, TensorView>& tensors,
                        const std::map<std::string, std::string>& metadata) {
   std::map<std::string, TensorSpec> specs;
-  for (const auto& [name, view] : tensors) specs[name] = {view.dtype, view.shape};
+  for (const auto& [name, view] : tensors) {
+    const auto size_bytes = static_cast<int64_t>(view.bytes.size());
+    DGA_CHECK(element_count(view.shape) * safetensors_element_bytes(view.dtype) == size_bytes, "tensor ", name, " has ",
+              size_bytes, " bytes, which its shape and type do not give");
+    specs[name] = {view.dtype, view.shape};
+  }
   SafetensorsWriter writer(path, specs, metadata);
   for (const auto& [name, view] : tensors) writer.write(view.bytes);
   writer.close_synced();
