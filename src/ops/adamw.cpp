@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/optimizer/number_codes.h"
+#include "kernels/number_codes.h"
 #include "ops/adamw_cuda.h"
 #include "util/error.h"
 #include "util/random.h"

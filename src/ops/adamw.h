@@ -11,7 +11,7 @@ namespace dga {
 constexpr int64_t kMomentBlock = 256;
 
 /// A moment of n numbers as it is stored: fp32 (or the weight's double), bf16, or 8-bit codes with their scales
-/// (kernels/optimizer/number_codes.h).
+/// (kernels/number_codes.h).
 struct StoredMoment {
   at::Tensor numbers;  // [n] float, double, bfloat16; int8 (first moment) or uint8 (second)
   at::Tensor scales;   // [n / 256] float; undefined but for 8 bits

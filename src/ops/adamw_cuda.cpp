@@ -6,8 +6,8 @@
 
 #include <cmath>
 
-#include "kernels/optimizer/adamw.h"
-#include "kernels/optimizer/gradient_norm.h"
+#include "kernels/adamw.h"
+#include "kernels/gradient_norm.h"
 #include "util/error.h"
 
 namespace dga {

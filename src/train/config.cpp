@@ -23,7 +23,7 @@ void TrainConfig::fields(config::Fields& f) {
   f.field("micro_batch_size", micro_batch_size, "rows that go through the model at a time", config::at_least(1));
   f.field("dtype", dtype,
           "type of weights and activations; bf16 keeps exact fp32 master weights in 2 more bytes a weight");
-  f.field("recompute", recompute, "block: keep a block's input only and run the block again in the backward pass");
+  f.visit(memory);
   f.field("trainable", trainable, "patterns (*, ?, [..]) over parameter names; those that match none stay fixed");
   f.visit(loss);
   f.section("skip_outliers", skip_outliers, "leave the weights alone at a step whose gradient norm stands out");

@@ -105,7 +105,9 @@ bool may_change_on_resume(const std::string& path) {
                                        "data.skip",
                                        "train.steps",
                                        "train.micro_batch_size",
-                                       "train.recompute",
+                                       "train.recompute",  // and train.recompute_layers
+                                       "train.offload",
+                                       "train.mlp_tile_tokens",
                                        "train.loss_chunk_tokens",
                                        "train.skip_outliers.",
                                        "train.deterministic"};

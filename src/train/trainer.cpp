@@ -195,8 +195,7 @@ std::vector<MicroBatch> Trainer::split(const Batch& batch) const {
 }
 
 LossSum Trainer::loss_of(const MicroBatch& part) const {
-  const Recompute recompute = config_.train.recompute == RecomputeKind::block ? Recompute::block : Recompute::none;
-  const at::Tensor hidden = model_->forward(part.tokens, part.layout, recompute);  // [b, L, hidden]
+  const at::Tensor hidden = model_->forward(part.tokens, part.layout, config_.train.memory);  // [b, L, hidden]
   return linear_cross_entropy(hidden.flatten(0, 1), model_->output_weight(), part.labels, config_.train.loss);
 }
 

@@ -1,4 +1,4 @@
-#include "kernels/optimizer/adamw.h"
+#include "kernels/adamw.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 
 #include "kernels/bf16.h"
 #include "kernels/device_buffer.h"
-#include "kernels/optimizer/gradient_norm.h"
+#include "kernels/gradient_norm.h"
 
 namespace dga::kernels::testing {
 namespace {

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/optimizer/number_codes.h"
+#include "kernels/number_codes.h"
 
 namespace dga {
 namespace {

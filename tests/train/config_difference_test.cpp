@@ -18,7 +18,7 @@ RunConfig config_with_source(const std::string& path) {
 TEST(ConfigDifference, FlattenNamesEveryKindOfField) {
   const auto values = flatten(config_with_source("a.jsonl"));
   EXPECT_EQ(values.at("run.seed"), "1234");
-  EXPECT_EQ(values.at("train.loss_chunk_tokens"), "512");
+  EXPECT_EQ(values.at("train.loss_chunk_tokens"), "0");
   EXPECT_EQ(values.at("optimizer.betas"), "[0.9, 0.95]");
   EXPECT_EQ(values.at("data.sources[0].paths"), "[a.jsonl]");
   EXPECT_EQ(values.at("data.sources[0].separator"), "null");

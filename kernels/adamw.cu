@@ -1,7 +1,8 @@
+#include "kernels/adamw.h"
 #include "kernels/common/check.h"
-#include "kernels/optimizer/adamw.h"
-#include "kernels/optimizer/eight.cuh"
-#include "kernels/optimizer/number_codes.h"
+#include "kernels/common/eight.cuh"
+#include "kernels/common/reduce.cuh"
+#include "kernels/number_codes.h"
 
 // Bound by memory: a number moves 2 x (4 + 8) + 4 bytes with fp32 weights, gradients and moments, 2 x (4 + 2) + 2 with
 // bf16 weights and gradients and 8-bit moments. Eight numbers a thread, so a warp holds exactly one block of 8-bit
@@ -29,9 +30,7 @@ __device__ __forceinline__ float warp_largest(const float (&x)[8]) {
   float largest = 0.0f;
 #pragma unroll
   for (int i = 0; i < 8; ++i) largest = fmaxf(largest, fabsf(x[i]));
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
-  return largest;
+  return warp_max(largest);
 }
 
 template <MomentType kType>

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/optimizer/adamw.h"
+#include "kernels/adamw.h"
 
 namespace dga::kernels {
 

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "kernels/optimizer/number_codes.h"
+#include "kernels/common/bf16.cuh"
 
 // Eight neighbouring numbers a thread, in 16-byte accesses. Pointers are 16-byte aligned (8-byte for one-byte numbers).
 namespace dga::kernels {
@@ -55,10 +55,9 @@ __device__ __forceinline__ void store_eight(uint8_t* to, const uint8_t (&from)[8
 
 /// bf16 numbers as fp32.
 __device__ __forceinline__ void load_eight(const __nv_bfloat16* from, float (&to)[8]) {
-  uint16_t bits[8];
-  load_eight(reinterpret_cast<const uint16_t*>(from), bits);
+  const Floats8 values = unpack(*reinterpret_cast<const uint4*>(from));
 #pragma unroll
-  for (int i = 0; i < 8; ++i) to[i] = bf16_value(bits[i]);
+  for (int i = 0; i < 8; ++i) to[i] = values.v[i];
 }
 
 }  // namespace dga::kernels

@@ -1,6 +1,7 @@
 #include "kernels/common/check.h"
-#include "kernels/optimizer/eight.cuh"
-#include "kernels/optimizer/gradient_norm.h"
+#include "kernels/common/eight.cuh"
+#include "kernels/common/reduce.cuh"
+#include "kernels/gradient_norm.h"
 
 // One read of the gradient. Eight squares add up in fp32, everything above them in double, in a fixed tree.
 namespace dga::kernels {
@@ -8,20 +9,6 @@ namespace {
 
 constexpr int kThreads = 512;
 constexpr int kBlocks = 1024;  // not the device's number of processors, or the order would depend on it
-
-/// The block's sum, in thread 0. Threads are added in a fixed order.
-__device__ double block_sum(double value) {
-  __shared__ double warps[kThreads / 32];
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value += __shfl_down_sync(0xffffffffu, value, step);
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
-  __syncthreads();
-  if (threadIdx.x >= 32) return 0.0;
-  value = threadIdx.x < kThreads / 32 ? warps[threadIdx.x] : 0.0;
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value += __shfl_down_sync(0xffffffffu, value, step);
-  return value;
-}
 
 template <class Gradient>
 __global__ void __launch_bounds__(kThreads)
@@ -36,14 +23,16 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = 0; i < 8; ++i) squares = __fmaf_rn(g[i], g[i], squares);
     sum += static_cast<double>(squares);
   }
-  sum = block_sum(sum);
+  __shared__ double shared[kThreads / 32];
+  sum = block_sum<kThreads>(sum, shared);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
 __global__ void __launch_bounds__(kThreads) total_kernel(const double* __restrict__ partial, double* sum) {
   double value = 0.0;
   for (int i = threadIdx.x; i < kBlocks; i += kThreads) value += partial[i];
-  value = block_sum(value);
+  __shared__ double shared[kThreads / 32];
+  value = block_sum<kThreads>(value, shared);
   if (threadIdx.x == 0) *sum = value;
 }
 
