@@ -135,8 +135,9 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
     return whole_layer(inputs[0], kWhole.read(inputs), *context);
   }
 
-  // Runs the layer up to attention again, this time with autograd; behind it only what the gradients need.
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+  // Runs the layer up to attention again, this time with autograd; behind it only what the gradients need. Takes
+  // `grads` by reference to let go of the output's gradient, as large as the input, before attention's backward pass.
+  static variable_list backward(AutogradContext* ctx, variable_list& grads) {
     const auto holder = kept_context(ctx);
     const BlockContext& context = holder->context;
     const auto store = c10::static_intrusive_pointer_cast<StoreHolder>(ctx->saved_data["store"].toCapsule())->store;
@@ -156,8 +157,9 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
       until = until_attention(leaves[0], weights, context);
     }
     BlockWeights gradients;
-    const AfterAttentionGradients after = after_attention_backward(
-        {until.x.detach(), until.attended.detach(), {}, grads[0]}, weights, context, kWhole.wanted(ctx), gradients);
+    const AfterAttentionGradients after =
+        after_attention_backward({until.x.detach(), until.attended.detach(), {}, std::move(grads[0])}, weights, context,
+                                 kWhole.wanted(ctx), gradients);
     variable_list result = {at::Tensor()};
     kWhole.append(result, gradients);
     if (!wanted_before.empty()) {
