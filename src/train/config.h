@@ -38,7 +38,7 @@ struct TrainConfig {
   std::vector<std::string> trainable = {"*"};
   LossConfig loss;
   OutlierConfig skip_outliers;
-  bool deterministic = false;
+  bool deterministic = true;
 
   void fields(config::Fields& f);
   void check(config::Checker& c) const;

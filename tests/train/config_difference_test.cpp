@@ -70,6 +70,15 @@ TEST(ConfigDifference, RefusesWhatChangesTheNumbers) {
   EXPECT_TRUE(change([](RunConfig&) {}).empty());
 }
 
+TEST(ConfigDifference, AFieldYoungerThanTheCheckpointCountsAsItsDefault) {
+  RunConfig config = config_with_source("a.jsonl");
+  std::map<std::string, std::string> saved = flatten(config);
+  EXPECT_EQ(saved.erase("optimizer.moments"), 1U);
+  EXPECT_TRUE(check_resumable(saved, config).empty());
+  config.optimizer.moments = MomentsKind::int8;
+  EXPECT_THROW(check_resumable(saved, config), Error);
+}
+
 TEST(ConfigDifference, TheRefusalNamesEveryField) {
   const RunConfig before = config_with_source("a.jsonl");
   RunConfig after = before;
