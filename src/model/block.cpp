@@ -135,39 +135,35 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
     return whole_layer(inputs[0], kWhole.read(inputs), *context);
   }
 
-  // Runs the layer up to attention again, this time with autograd; behind it only what the gradients need.
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+  // Runs the layer up to attention again; behind it only what the gradients need. Takes `grads` by reference to let go
+  // of the output's gradient, as large as the input, before attention's backward pass.
+  static variable_list backward(AutogradContext* ctx, variable_list& grads) {
     const auto holder = kept_context(ctx);
     const BlockContext& context = holder->context;
     const auto store = c10::static_intrusive_pointer_cast<StoreHolder>(ctx->saved_data["store"].toCapsule())->store;
-    // Leaves of a graph of their own, so that the gradients come back here instead of into the parameters.
-    variable_list leaves = {store->take(static_cast<size_t>(ctx->saved_data["slot"].toInt()))};
-    for (const at::Tensor& weight : ctx->get_saved_variables()) leaves.push_back(weight.detach());
-    std::vector<size_t> wanted_before;
-    for (size_t i = 0; i < kBefore.offset + kBefore.count; ++i) {
-      if (!ctx->needs_input_grad(i)) continue;
-      leaves[i].set_requires_grad(true);
-      wanted_before.push_back(i);
-    }
-    const BlockWeights weights = kWhole.read(leaves);
-    BeforeAndAttention until;
+    const at::Tensor x = store->take(static_cast<size_t>(ctx->saved_data["slot"].toInt()));
+    const BlockWeights weights = WeightRange{kWhole.first, kWhole.count, 0}.read(ctx->get_saved_variables());
+    AttentionInputs inputs = before_attention(x, weights, context);
+    const auto leaf = [](const at::Tensor& t) { return t.detach().set_requires_grad(true); };
+    const variable_list leaves = {leaf(inputs.query), leaf(inputs.key), leaf(inputs.value)};
+    const at::Tensor inverse_rms = inputs.inverse_rms;
+    inputs = {};
+    at::Tensor attended;
     {
       const at::AutoGradMode with_graph(true);
-      until = until_attention(leaves[0], weights, context);
+      attended = context.attention->forward(leaves[0], leaves[1], leaves[2], *context.layout);
     }
+    const WantedWeights wanted = kWhole.wanted(ctx);
     BlockWeights gradients;
-    const AfterAttentionGradients after = after_attention_backward(
-        {until.x.detach(), until.attended.detach(), {}, grads[0]}, weights, context, kWhole.wanted(ctx), gradients);
+    AfterAttentionGradients after =
+        after_attention_backward({x, attended.detach(), {}, std::move(grads[0])}, weights, context, wanted, gradients);
     variable_list result = {at::Tensor()};
-    kWhole.append(result, gradients);
-    if (!wanted_before.empty()) {
-      variable_list wanted;
-      for (const size_t i : wanted_before) wanted.push_back(leaves[i]);
-      const variable_list found =
-          torch::autograd::grad({until.x, until.attended}, wanted, {after.x, after.attended}, /*retain_graph=*/false,
-                                /*create_graph=*/false, /*allow_unused=*/true);
-      for (size_t i = 0; i < found.size(); ++i) result[wanted_before[i]] = found[i];
+    if (ctx->needs_input_grad(0) || wanted.input_norm || wanted.q_proj || wanted.k_proj || wanted.v_proj) {
+      const variable_list found = torch::autograd::grad({attended}, leaves, {std::move(after.attended)});
+      result[0] = before_attention_backward({x, inverse_rms, after.x, found[0], found[1], found[2]}, weights, context,
+                                            wanted, gradients);
     }
+    kWhole.append(result, gradients);
     result.resize(result.size() + 2);  // the context's and the store's
     return result;
   }
