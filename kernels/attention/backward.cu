@@ -14,6 +14,8 @@ int64_t tiles_of(int64_t rows, int64_t tile) { return (rows + tile - 1) / tile; 
 // A key of the second list that fewer queries see than this is computed in blocks of 64 keys: the measured crossing.
 constexpr int64_t kNarrowSpan = 256;
 
+constexpr int64_t kSectionBlocks = 132;  // one a multiprocessor of an H100
+
 int64_t second_block(const Shape& shape) { return shape.second_span < kNarrowSpan ? 64 : 128; }
 
 // Byte offsets of the parts of the workspace.
@@ -93,16 +95,19 @@ void finish(const BackwardParams& params, const BackwardArgs& args, cudaStream_t
 
 enum class StartsAfter { previous_complete, previous_started };
 
-/// Launches `blocks` blocks from `args.first_block` on.
+/// One list's tiles.
 template <int kHeadDim, int kConsumers, bool kBias, bool kDeterministic>
-void launch_blocks(const BackwardArgs& args, int64_t blocks, StartsAfter start, cudaStream_t stream) {
+void launch_list(BackwardArgs args, bool compact, StartsAfter start, cudaStream_t stream) {
   using Tile = BackwardTile<kHeadDim, kConsumers>;
   const auto kernel = backward_kernel<kHeadDim, kConsumers, kBias, kDeterministic>;
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = static_cast<unsigned>(blocks);
+  args.compact = compact;
+  const int tiles = compact ? args.compact_tiles : args.second_tiles, heads = args.batch * args.kv_heads;
+  const auto section = static_cast<unsigned>(std::min<int64_t>(tiles_of(kSectionBlocks, tiles), heads));
+  config.gridDim = dim3(section, static_cast<unsigned>(tiles), static_cast<unsigned>(tiles_of(heads, section)));
   config.blockDim = Tile::kThreads;
   config.dynamicSmemBytes = sizeof(BackwardShared<kHeadDim, kConsumers>) + 1024;
   config.stream = stream;
@@ -148,7 +153,7 @@ void launch(const BackwardParams& params, cudaStream_t stream) {
   args.length = static_cast<int>(shape.length);
   args.heads = static_cast<int>(shape.heads);
   args.kv_heads = static_cast<int>(shape.kv_heads);
-  args.batch_kv_heads = static_cast<int>(shape.batch * shape.kv_heads);
+  args.batch = static_cast<int>(shape.batch);
   args.compact_length = static_cast<int>(shape.compact_length);
   args.second_length = static_cast<int>(shape.second_length);
   args.query_tiles = static_cast<int>(tiles_of(shape.length, 64));
@@ -158,18 +163,18 @@ void launch(const BackwardParams& params, cudaStream_t stream) {
   args.scale_log2 = params.inputs.scale * 1.4426950408889634f;
 
   prepare<kHeadDim>(params, args, stream);
-  const int64_t compact_blocks = int64_t{args.batch_kv_heads} * args.compact_tiles;
-  const int64_t second_blocks = int64_t{args.batch_kv_heads} * args.second_tiles;
-  const bool narrow = second_blocks > 0 && second_block(shape) == 64;
-  const int64_t wide_blocks = compact_blocks + (narrow ? 0 : second_blocks);
-  if (wide_blocks > 0) {
-    launch_blocks<kHeadDim, 2, kBias, kDeterministic>(args, wide_blocks, StartsAfter::previous_complete, stream);
+  if (args.compact_tiles > 0) {
+    launch_list<kHeadDim, 2, kBias, kDeterministic>(args, /*compact=*/true, StartsAfter::previous_complete, stream);
   }
-  if (narrow) {
-    // Once all blocks of the first launch have started: then a deterministic block never waits for one that has not.
-    const auto start = wide_blocks > 0 ? StartsAfter::previous_started : StartsAfter::previous_complete;
-    args.first_block = static_cast<int>(wide_blocks);
-    launch_blocks<kHeadDim, 1, /*kBias=*/false, kDeterministic>(args, second_blocks, start, stream);
+  if (args.second_tiles > 0) {
+    // Short tiles fill what the last long ones leave idle: they may start once all blocks of the first launch have,
+    // and so a deterministic block never waits for one that has not started.
+    const auto start = args.compact_tiles > 0 ? StartsAfter::previous_started : StartsAfter::previous_complete;
+    if (second_block(shape) == 64) {
+      launch_list<kHeadDim, 1, /*kBias=*/false, kDeterministic>(args, /*compact=*/false, start, stream);
+    } else {
+      launch_list<kHeadDim, 2, /*kBias=*/false, kDeterministic>(args, /*compact=*/false, start, stream);
+    }
   }
   finish<kHeadDim>(params, args, stream);
 }

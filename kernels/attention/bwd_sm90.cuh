@@ -44,7 +44,8 @@ struct BackwardShared {
   alignas(128) float log_sum_exp[Tile::kStages][Tile::kBlockM];
   alignas(128) float delta[Tile::kStages][Tile::kBlockM];
   float bias[Tile::kBlockN];  // in base 2
-  int whole[Tile::kStages];   // whether every query of the stage sees all keys of the block
+  int first_query[Tile::kStages];
+  int whole[Tile::kStages];  // whether every query of the stage sees all keys of the block
   uint64_t key_value_full;
   uint64_t query_full[Tile::kStages], query_empty[Tile::kStages];
   uint64_t grad_output_full[Tile::kStages], grad_output_empty[Tile::kStages];
@@ -65,27 +66,22 @@ struct BackwardArgs {
   int* semaphores;                // [B, H, query tiles, 2] zeros; deterministic mode only
   const int2* turns;  // [B, G, query tiles]: key tile j of the compact list is x + j-th to add to the tile, of
                       // the second list y + j-th; deterministic mode only
-  int length, heads, kv_heads, batch_kv_heads, compact_length, second_length;
+  int batch, length, heads, kv_heads, compact_length, second_length;
   int query_tiles, compact_tiles, second_tiles;
-  int first_block;  // of this launch among the blocks of both lists
+  bool compact;  // of which list the launch takes the tiles
   float scale, scale_log2;
 };
 
 struct BackwardWork {
   int tile, kv_head, batch;
-  bool compact;
 };
 
-/// Blocks go head by head, a head's compact tiles from the longest on, and all tiles of the second list, which are
-/// short, after the compact tiles of all heads: they fill what the long ones leave idle. In the deterministic order
-/// too, because a block may only wait for blocks that were started before it.
-__device__ __forceinline__ BackwardWork backward_work(const BackwardArgs& args, int index) {
-  const int compact_blocks = args.batch_kv_heads * args.compact_tiles;
-  const bool compact = index < compact_blocks;
-  if (!compact) index -= compact_blocks;
-  const int tiles = compact ? args.compact_tiles : args.second_tiles;
-  const int batch_head = index / tiles;
-  return {index - batch_head * tiles, batch_head % args.kv_heads, batch_head / args.kv_heads, compact};
+/// Grid [heads of a section, tiles, sections]. A section of heads just fills the card, so that few heads' queries are
+/// read at a time; within it the longest tiles of the compact list, the first ones, start first.
+__device__ __forceinline__ BackwardWork backward_work(const BackwardArgs& args) {
+  const int batch_head = blockIdx.z * gridDim.x + blockIdx.x;
+  const int batch = batch_head / args.kv_heads;
+  return {static_cast<int>(blockIdx.y), batch_head - batch * args.kv_heads, batch};
 }
 
 struct BackwardStep {
@@ -111,9 +107,9 @@ __device__ __forceinline__ void produce_backward(const BackwardArgs& args, Backw
   for (int block = 0; block < Tile::kColumnBlocks; ++block) {
     for (int part = 0; part < kConsumers; ++part) {
       const int row = work.tile * Tile::kBlockN + part * 64;
-      sm90::tensor_load(&shared.key[block][part * 64][0], work.compact ? &args.compact_key : &args.second_key,
+      sm90::tensor_load(&shared.key[block][part * 64][0], args.compact ? &args.compact_key : &args.second_key,
                         &shared.key_value_full, block * 64, row, work.kv_head, work.batch);
-      sm90::tensor_load(&shared.value[block][part * 64][0], work.compact ? &args.compact_value : &args.second_value,
+      sm90::tensor_load(&shared.value[block][part * 64][0], args.compact ? &args.compact_value : &args.second_value,
                         &shared.key_value_full, block * 64, row, work.kv_head, work.batch);
     }
   }
@@ -125,6 +121,7 @@ __device__ __forceinline__ void produce_backward(const BackwardArgs& args, Backw
     const int stage = step % Tile::kStages;
     const uint32_t empty_parity = (step / Tile::kStages + 1) & 1;
     sm90::barrier_wait(&shared.query_empty[stage], empty_parity);
+    shared.first_query[stage] = row;
     shared.whole[stage] = at.tile >= interval.z && at.tile < interval.w;
     sm90::barrier_arrive_expect_bytes(&shared.query_full[stage], kQueryBytes + Tile::kBlockM * sizeof(float));
     for (int block = 0; block < Tile::kColumnBlocks; ++block) {
@@ -173,7 +170,7 @@ __device__ __forceinline__ void add_grad_query(const BackwardArgs& args, Backwar
     if (kDeterministic) {
       const int2 turn =
           args.turns[(static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.query_tiles + at.tile];
-      wait_for_turn(args.semaphores + place, (work.compact ? turn.x : turn.y) + work.tile);
+      wait_for_turn(args.semaphores + place, (args.compact ? turn.x : turn.y) + work.tile);
     }
     sm90::bulk_add(args.grad_query + place * kElements, shared.grad_query[buffer][part], kElements * sizeof(float));
     sm90::tensor_store_commit();
@@ -191,9 +188,10 @@ __device__ __forceinline__ void add_grad_query(const BackwardArgs& args, Backwar
 
 /// Sets scores of keys that a query does not see to -infinity. Rows are keys, columns are queries.
 __device__ __forceinline__ void mask_transposed(float (&scores)[32], const BackwardArgs& args, const BackwardWork& work,
-                                                int64_t bounds_offset, int first_query, int first_key) {
-  const int* begins = work.compact ? args.bounds.first_begin : args.bounds.second_begin;
-  const int* ends = work.compact ? args.bounds.first_end : args.bounds.second_end;
+                                                int first_query, int first_key) {
+  const int64_t bounds_offset = (static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.length;
+  const int* begins = args.compact ? args.bounds.first_begin : args.bounds.second_begin;
+  const int* ends = args.compact ? args.bounds.first_end : args.bounds.second_end;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
 #pragma unroll
@@ -233,7 +231,7 @@ __device__ __forceinline__ void stage_rows(const float (&tile)[kHeadDim / 2], fl
 
 template <int kHeadDim, int kConsumers, bool kBias>
 __device__ __forceinline__ void consume_backward(const BackwardArgs& args, BackwardShared<kHeadDim, kConsumers>& shared,
-                                                 const BackwardWork& work, int4 interval, int consumer) {
+                                                 const BackwardWork& work, int steps, int consumer) {
   using Tile = BackwardTile<kHeadDim, kConsumers>;
   constexpr int kBuffers = Tile::kBuffers;
   constexpr int kPartsPerConsumer = Tile::kParts / kConsumers;
@@ -243,8 +241,6 @@ __device__ __forceinline__ void consume_backward(const BackwardArgs& args, Backw
   const int thread = threadIdx.x % 128;
   const int local_key = consumer * 64 + thread / 32 * 16 + thread % 32 / 4;
   const int key = work.tile * Tile::kBlockN + local_key;
-  const int group = args.heads / args.kv_heads;
-  const int64_t bounds_offset = (static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.length;
 
   float grad_key[kHeadDim / 2], grad_value[kHeadDim / 2];
 #pragma unroll
@@ -256,13 +252,10 @@ __device__ __forceinline__ void consume_backward(const BackwardArgs& args, Backw
   const uint64_t key_columns = sm90::descriptor_mn_major(&shared.key[0][0][0], kKeyBlockBytes);
   constexpr uint32_t kPartBytes = kHeadDim == 128 ? kKeyBlockBytes : 64;  // from one part's columns to the next
 
-  const int steps = group * (interval.y - interval.x);
   sm90::barrier_wait(&shared.key_value_full, 0);
   for (int step = 0; step < steps; ++step) {
-    const BackwardStep at = backward_step(work, interval, group, step);
     const int stage = step % Tile::kStages;
     const uint32_t parity = step / Tile::kStages & 1;
-    const int first_query = at.tile * Tile::kBlockM;
 
     // S^T = K Q^T, then dP^T = V dO^T, under which the probabilities are computed; one consumer of its own has not the
     // registers for that, and the block beside it fills the time.
@@ -298,7 +291,7 @@ __device__ __forceinline__ void consume_backward(const BackwardArgs& args, Backw
 
     // P^T = exp2(scale_log2 * S^T + bias - lse), zero where the key is not visible.
     if (!shared.whole[stage]) {
-      mask_transposed(scores, args, work, bounds_offset, first_query + 2 * (thread % 4), key);
+      mask_transposed(scores, args, work, shared.first_query[stage] + 2 * (thread % 4), key);
     }
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
@@ -417,13 +410,14 @@ __device__ __forceinline__ void consume_backward(const BackwardArgs& args, Backw
     if (thread == 0) sm90::barrier_arrive(&shared.query_empty[stage]);
   }
 
-  if (kBias && work.compact) {
+  if (kBias && args.compact) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       grad_bias[r] += __shfl_xor_sync(0xffffffff, grad_bias[r], 1);
       grad_bias[r] += __shfl_xor_sync(0xffffffff, grad_bias[r], 2);
       if (thread % 4 == 0 && key + 8 * r < args.compact_length) {
-        args.grad_bias[bounds_offset / args.length * args.bias_stride + key + 8 * r] = grad_bias[r];
+        const int64_t head = static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head;
+        args.grad_bias[head * args.bias_stride + key + 8 * r] = grad_bias[r];
       }
     }
   }
@@ -436,9 +430,9 @@ __device__ __forceinline__ void consume_backward(const BackwardArgs& args, Backw
   if (thread == 0) {
     const int row = work.tile * Tile::kBlockN + consumer * 64;
     for (int block = 0; block < Tile::kColumnBlocks; ++block) {
-      sm90::tensor_store(work.compact ? &args.grad_compact_key : &args.grad_second_key,
+      sm90::tensor_store(args.compact ? &args.grad_compact_key : &args.grad_second_key,
                          &shared.key[block][consumer * 64][0], block * 64, row, work.kv_head, work.batch);
-      sm90::tensor_store(work.compact ? &args.grad_compact_value : &args.grad_second_value,
+      sm90::tensor_store(args.compact ? &args.grad_compact_value : &args.grad_second_value,
                          &shared.value[block][consumer * 64][0], block * 64, row, work.kv_head, work.batch);
     }
     sm90::tensor_store_commit();
@@ -455,7 +449,8 @@ __global__ void __launch_bounds__(BackwardTile<kHeadDim, kConsumers>::kThreads,
   auto& shared = *reinterpret_cast<BackwardShared<kHeadDim, kConsumers>*>(
       (reinterpret_cast<uintptr_t>(shared_bytes) + 1023) & ~uintptr_t{1023});
   sm90::launch_dependents();  // the blocks of a second launch may fill what the last of this one leave idle
-  const BackwardWork work = backward_work(args, args.first_block + blockIdx.x);
+  const BackwardWork work = backward_work(args);
+  if (work.batch >= args.batch) return;  // the last section may have fewer heads
   if (threadIdx.x == 0) {
     sm90::barrier_init(&shared.key_value_full, 1);
     for (int stage = 0; stage < Tile::kStages; ++stage) {
@@ -472,26 +467,28 @@ __global__ void __launch_bounds__(BackwardTile<kHeadDim, kConsumers>::kThreads,
   }
   const int tiles = args.compact_tiles + args.second_tiles;
   const int4 interval = args.intervals[(static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * tiles +
-                                       (work.compact ? 0 : args.compact_tiles) + work.tile];
+                                       (args.compact ? 0 : args.compact_tiles) + work.tile];
   if (kBias && threadIdx.x < Tile::kBlockN) {
     const int key = work.tile * Tile::kBlockN + threadIdx.x;
     const int64_t row = (static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.bias_stride;
     shared.bias[threadIdx.x] =
-        work.compact && key < args.compact_length ? args.bias[row + key] * 1.4426950408889634f : 0.0f;
+        args.compact && key < args.compact_length ? args.bias[row + key] * 1.4426950408889634f : 0.0f;
   }
   __syncthreads();
   if (threadIdx.x < 128) {
     sm90::register_dealloc<24>();  // 128 * 24 + 256 * 240 = 384 * 168 or 128 * (24 + 232) = 256 * 128 at the start
     if (threadIdx.x == 0) {
       produce_backward(args, shared, work, interval);
-      // Whoever waits for the second launch must find the first complete as well.
-      if (kConsumers == 1 && blockIdx.x == gridDim.x - 1) sm90::wait_for_prerequisites();
+      // Whoever waits for the launch of the second list must find the one before complete as well.
+      const bool last = work.tile == gridDim.y - 1 && work.kv_head == args.kv_heads - 1 && work.batch == args.batch - 1;
+      if (!args.compact && last) sm90::wait_for_prerequisites();
     } else if (threadIdx.x % 32 == 0 && threadIdx.x / 32 <= Tile::kParts) {
       add_grad_query<kHeadDim, kConsumers, kDeterministic>(args, shared, work, interval, threadIdx.x / 32 - 1);
     }
   } else {
     sm90::register_alloc<Tile::kConsumerRegisters>();
-    consume_backward<kHeadDim, kConsumers, kBias>(args, shared, work, interval, threadIdx.x / 128 - 1);
+    const int steps = args.heads / args.kv_heads * (interval.y - interval.x);
+    consume_backward<kHeadDim, kConsumers, kBias>(args, shared, work, steps, threadIdx.x / 128 - 1);
   }
 }
 
