@@ -9,12 +9,15 @@
 namespace dga {
 namespace {
 
-/// Elements [first, first + count) as int64 on the device.
+/// Elements [first, first + count) as int64 on the device; a GPU's copy runs when its work so far is done.
 at::Tensor to_tensor(const std::vector<int32_t>& values, int64_t first, int64_t count, at::Device device) {
   // from_blob only borrows; the widening copies.
   const at::Tensor view =
       at::from_blob(const_cast<int32_t*>(values.data()) + first, {count}, at::TensorOptions(at::kInt));
-  return view.to(at::kLong).to(device);
+  if (device.is_cpu()) return view.to(at::kLong);
+  const at::Tensor pinned = at::empty({count}, at::TensorOptions(at::kLong).pinned_memory(true));
+  pinned.copy_(view);
+  return pinned.to(device, /*non_blocking=*/true);
 }
 
 }  // namespace
