@@ -23,4 +23,8 @@ at::Tensor kernel_grouped_attention(const at::Tensor&, const at::Tensor&, const 
   fail(ExitCode::failure, kObstacle);
 }
 
+double kernel_visible_pairs(const at::Tensor&, const at::Tensor&, const at::Tensor&, const GroupedAttention&) {
+  fail(ExitCode::failure, kObstacle);
+}
+
 }  // namespace dga
