@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -116,7 +117,7 @@ Sums compute_sums(const at::Tensor& hidden, const at::Tensor& weight, const at::
     sums.loss.add_(total(log_sum_exp), config.z_loss);
   }
   sums.count = (labels != kNoLabel).sum();
-  if (wanted.grad_weight) sums.grad_weight = weight_gradient.sum();
+  if (wanted.grad_weight) sums.grad_weight = weight_gradient.finish();
   if (wanted.grad_weight && !sums.grad_weight.defined()) sums.grad_weight = at::zeros_like(weight);
   return sums;
 }
@@ -127,25 +128,32 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     Sums sums = compute_sums(hidden, weight, labels, config, wanted);
     ctx->saved_data["grad_hidden"] = sums.grad_hidden;
     ctx->saved_data["grad_weight"] = sums.grad_weight;
-    ctx->saved_data["type"] = static_cast<int64_t>(hidden.scalar_type());
+    ctx->save_for_backward({weight});
     ctx->mark_non_differentiable({sums.nll, sums.count});
     return {sums.loss, sums.nll, sums.count};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     DGA_CHECK(ctx->saved_data.count("grad_weight") == 1, "backward of linear_cross_entropy ran twice");
-    const auto type = static_cast<at::ScalarType>(ctx->saved_data["type"].toInt());
-    const auto scaled = [&](const char* name) {
+    const at::Tensor weight = ctx->get_saved_variables()[0];
+    // Into `result` where it has the right type, else in place: the gradient of the weight can be one of the largest
+    // tensors of a step.
+    const auto scaled = [&](const char* name, at::Tensor result) {
       const at::Tensor gradient = ctx->saved_data[name].toTensor();
       if (!gradient.defined()) return gradient;
-      // In place where the type allows it, since the gradient of the weight can be one of the largest tensors of a
-      // step.
-      at::Tensor result =
-          gradient.scalar_type() == type ? gradient : at::empty_like(gradient, gradient.options().dtype(type));
+      if (!result.defined()) {
+        result = gradient.scalar_type() == weight.scalar_type() ? gradient : at::empty_like(gradient, weight.options());
+      }
       return at::mul_out(result, gradient, gradients[0]);
     };
-    const at::Tensor grad_hidden = scaled("grad_hidden");
-    const at::Tensor grad_weight = scaled("grad_weight");
+    const at::Tensor grad_hidden = scaled("grad_hidden", {});
+    const std::shared_ptr<GradientSink> sink = gradient_sink(weight);
+    const bool into_sink = sink && !sink->filled;
+    at::Tensor grad_weight = scaled("grad_weight", into_sink ? sink->sum : at::Tensor());
+    if (into_sink && grad_weight.defined()) {
+      sink->filled = true;
+      grad_weight.reset();
+    }
     ctx->saved_data.clear();
     return {grad_hidden, grad_weight, at::Tensor(), at::Tensor(), at::Tensor()};
   }

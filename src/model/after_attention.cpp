@@ -55,20 +55,23 @@ class Rows {
 };
 
 /// Sums of the weights' gradients over the tiles.
-struct MlpGradients {
+struct GradientSums {
   WeightGradient o_proj, gate_proj, up_proj, down_proj;
   at::Tensor norm;  // [hidden] fp32
 
-  explicit MlpGradients(int64_t tile_count)
-      : o_proj(tile_count), gate_proj(tile_count), up_proj(tile_count), down_proj(tile_count) {}
+  GradientSums(const BlockWeights& weights, int64_t tile_count)
+      : o_proj(tile_count, gradient_sink(weights.o_proj)),
+        gate_proj(tile_count, gradient_sink(weights.gate_proj)),
+        up_proj(tile_count, gradient_sink(weights.up_proj)),
+        down_proj(tile_count, gradient_sink(weights.down_proj)) {}
 
-  void write(const BlockWeights& weights, const WantedWeights& wanted, BlockWeights& gradients) const {
-    const at::ScalarType type = weights.o_proj.scalar_type();
-    if (wanted.o_proj) gradients.o_proj = o_proj.sum().to(type);
-    if (wanted.post_attention_norm) gradients.post_attention_norm = norm.to(type);
-    if (wanted.gate_proj) gradients.gate_proj = gate_proj.sum().to(type);
-    if (wanted.up_proj) gradients.up_proj = up_proj.sum().to(type);
-    if (wanted.down_proj) gradients.down_proj = down_proj.sum().to(type);
+  void write(at::ScalarType type, BlockWeights& gradients) {
+    const auto rounded = [type](const at::Tensor& sum) { return sum.defined() ? sum.to(type) : sum; };
+    gradients.o_proj = rounded(o_proj.finish());
+    gradients.post_attention_norm = rounded(norm);
+    gradients.gate_proj = rounded(gate_proj.finish());
+    gradients.up_proj = rounded(up_proj.finish());
+    gradients.down_proj = rounded(down_proj.finish());
   }
 };
 
@@ -83,7 +86,7 @@ struct TileGradients {
 };
 
 TileGradients tile_backward(TileRows rows, const BlockWeights& w, const BlockContext& c, const WantedWeights& wanted,
-                            MlpGradients& sums) {
+                            GradientSums& sums) {
   at::Tensor normed;
   if (rows.kept.sum.defined()) {
     normed = normed_again(rows.kept.sum, rows.kept.inverse_rms, w.post_attention_norm, c.rms_norm_eps);
@@ -149,7 +152,7 @@ AfterAttentionGradients after_attention_backward(const AfterAttentionBackward& g
   const at::Tensor x = as_rows(given.x, hidden), attended = as_rows(given.attended, c.heads * c.head_dim);
   const at::Tensor grad_output = as_rows(given.grad_output, hidden);
   const std::vector<Tile> all = tiles(x.size(0), c.mlp_tile_tokens);
-  MlpGradients sums(static_cast<int64_t>(all.size()));
+  GradientSums sums(w, static_cast<int64_t>(all.size()));
   Rows grad_x(x.size(0), all.size() == 1), grad_attended(x.size(0), all.size() == 1);
   for (const Tile& tile : all) {
     const AfterAttentionKept kept{tile.of(given.kept.sum), tile.of(given.kept.inverse_rms), tile.of(given.kept.gate),
@@ -159,7 +162,7 @@ AfterAttentionGradients after_attention_backward(const AfterAttentionBackward& g
     grad_x.set(tile, grads.sum);
     grad_attended.set(tile, grads.attended);
   }
-  sums.write(w, wanted, gradients);
+  sums.write(w.o_proj.scalar_type(), gradients);
   return {grad_x.all().view(given.x.sizes()), grad_attended.all().view(given.attended.sizes())};
 }
 

@@ -31,8 +31,9 @@ struct AfterAttentionGradients {
   at::Tensor x;         // [B, L, hidden]
   at::Tensor attended;  // [B, L, H, D]
 };
-/// The gradients of the inputs and, into those members of `gradients` that `wanted` asks for, of the weights. Those of
-/// several tiles are summed by the products themselves, in fp32, and rounded once.
+/// The gradients of the inputs and, into those members of `gradients` that `wanted` asks for, of the weights; undefined
+/// where they went to the weight's sink (ops/gradient_sink.h). Those of several tiles are summed by the products
+/// themselves, in fp32, and rounded once.
 AfterAttentionGradients after_attention_backward(const AfterAttentionBackward& given, const BlockWeights& weights,
                                                  const BlockContext& context, const WantedWeights& wanted,
                                                  BlockWeights& gradients);

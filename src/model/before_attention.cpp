@@ -4,6 +4,7 @@
 
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
+#include "ops/weight_gradient.h"
 
 namespace dga {
 
@@ -29,9 +30,9 @@ at::Tensor before_attention_backward(const BeforeAttentionBackward& given, const
   const at::Tensor x = rows(given.x, hidden);
   {
     const at::Tensor normed = normed_again(x, given.inverse_rms, w.input_norm, c.rms_norm_eps);
-    if (wanted.q_proj) gradients.q_proj = at::mm(query.t(), normed);
-    if (wanted.k_proj) gradients.k_proj = at::mm(key.t(), normed);
-    if (wanted.v_proj) gradients.v_proj = at::mm(value.t(), normed);
+    if (wanted.q_proj) gradients.q_proj = weight_gradient(w.q_proj, query, normed);
+    if (wanted.k_proj) gradients.k_proj = weight_gradient(w.k_proj, key, normed);
+    if (wanted.v_proj) gradients.v_proj = weight_gradient(w.v_proj, value, normed);
   }
   NormBackward norm;
   norm.grad_normed = at::mm(query, w.q_proj).addmm_(key, w.k_proj).addmm_(value, w.v_proj);

@@ -21,7 +21,8 @@ struct BeforeAttentionBackward {
   at::Tensor grad_x;  // [B, L, hidden]: what reaches x by the residual
   at::Tensor grad_query, grad_key, grad_value;
 };
-/// The gradient of x and, into those members of `gradients` that `wanted` asks for, of the weights.
+/// The gradient of x and, into those members of `gradients` that `wanted` asks for, of the weights; undefined where it
+/// went to the weight's sink (ops/gradient_sink.h).
 at::Tensor before_attention_backward(const BeforeAttentionBackward& given, const BlockWeights& weights,
                                      const BlockContext& context, const WantedWeights& wanted, BlockWeights& gradients);
 

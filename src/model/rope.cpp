@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include "model/hf_config.h"
+#include "tensor/device.h"
 #include "util/error.h"
 
 namespace dga {
@@ -115,7 +116,7 @@ RopeAngles RopeTable::rows(const std::vector<std::vector<int64_t>>& starts, int6
   if (whole) return range(0, length);
   grow(length);
   const auto rows = static_cast<int64_t>(starts.size());
-  const at::Tensor positions = at::empty({rows, length}, at::kLong);
+  const at::Tensor positions = staging_tensor({rows * length}, device_);
   int64_t* out = positions.mutable_data_ptr<int64_t>();
   for (const std::vector<int64_t>& row : starts) {
     for (size_t i = 0; i < row.size(); ++i) {
@@ -123,7 +124,7 @@ RopeAngles RopeTable::rows(const std::vector<std::vector<int64_t>>& starts, int6
       for (int64_t t = row[i]; t < end; ++t) *out++ = t - row[i];
     }
   }
-  const at::Tensor index = positions.view(-1).to(device_);
+  const at::Tensor index = send(positions, device_);
   const std::vector<int64_t> shape = {rows, length, cos_.size(1)};
   return {cos_.index_select(0, index).view(shape), sin_.index_select(0, index).view(shape)};
 }

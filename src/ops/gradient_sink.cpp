@@ -16,6 +16,7 @@ struct SinkHook final : autograd::PostAccumulateGradHook {
   void operator()(const autograd::Variable& parameter) override {
     const at::NoGradGuard no_grad;
     at::Tensor& arrived = parameter.mutable_grad();
+    if (!arrived.defined()) return;  // the operation wrote into the sink itself
     sink->add(arrived);
     arrived.reset();
   }
@@ -43,6 +44,7 @@ void attach_gradient_sink(const at::Tensor& parameter, std::shared_ptr<GradientS
 void detach_gradient_sink(const at::Tensor& parameter) { autograd::impl::set_post_acc_grad_hooks(parameter, nullptr); }
 
 std::shared_ptr<GradientSink> gradient_sink(const at::Tensor& parameter) {
+  if (!parameter.requires_grad()) return nullptr;
   const auto* hook = dynamic_cast<const SinkHook*>(autograd::impl::post_acc_grad_hooks(parameter).get());
   return hook == nullptr ? nullptr : hook->sink;
 }

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "model/llama.h"
+#include "ops/gradient_sink.h"
 #include "reference_llama.h"
 
 namespace dga {
@@ -109,6 +110,35 @@ TEST_P(RecomputeTest, TilesChangeRoundingAlone) {
       const at::Tensor expected = whole.at(name).to(at::kDouble);
       const double error = (gradient.to(at::kDouble) - expected).norm().item<double>();
       EXPECT_LE(error, 64 * unit * expected.norm().item<double>()) << name;
+    }
+  }
+}
+
+TEST_P(RecomputeTest, SinksReceiveTheSums) {
+  at::manual_seed(3);
+  const Llama model = make_model();
+  const at::Tensor tokens = random_tokens(2, 17, 37);
+  const Gradients kept = gradients(model, tokens, {});
+  const double unit = std::get<1>(GetParam()) == at::kFloat ? 0x1p-24 : 0x1p-9;
+  std::vector<MemoryConfig> all = plans();
+  all.emplace_back();
+  all.back().mlp_tile_tokens = 10;
+  for (const MemoryConfig& plan : all) {
+    std::map<std::string, std::shared_ptr<GradientSink>> sinks;
+    for (const NamedParameter& parameter : model.parameters()) {
+      parameter.value.mutable_grad() = at::Tensor();
+      const at::Tensor sum = at::full(parameter.value.sizes(), std::nan(""), at::kFloat);
+      sinks[parameter.name] = std::make_shared<GradientSink>(GradientSink{sum, false});
+      attach_gradient_sink(parameter.value, sinks[parameter.name]);
+    }
+    for (const auto& [name, gradient] : gradients(model, tokens, plan)) EXPECT_FALSE(gradient.defined()) << name;
+    for (const NamedParameter& parameter : model.parameters()) {
+      detach_gradient_sink(parameter.value);
+      const GradientSink& sink = *sinks[parameter.name];
+      ASSERT_TRUE(sink.filled) << parameter.name;
+      const at::Tensor expected = kept.at(parameter.name).to(at::kDouble);
+      const double error = (sink.sum.to(at::kDouble) - expected).norm().item<double>();
+      EXPECT_LE(error, 64 * unit * expected.norm().item<double>()) << parameter.name;
     }
   }
 }
