@@ -95,8 +95,9 @@ GroupedAttention grouped_attention(const at::Tensor& q, const at::Tensor& k, con
 }
 
 at::Tensor kernel_dga_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                const SequenceLayout& layout, const AttentionConfig& config, const RandomKey& key) {
-  return kernel_grouped_attention(q, k, v, grouped_attention(q, k, layout, config, key));
+                                const SequenceLayout& layout, const AttentionConfig& config, const RandomKey& key,
+                                AttentionMemory* memory) {
+  return kernel_grouped_attention(q, k, v, grouped_attention(q, k, layout, config, key), memory);
 }
 
 }  // namespace dga

@@ -23,6 +23,7 @@ GroupedAttention grouped_attention(const at::Tensor& q, const at::Tensor& k, con
 
 /// Dynamic Group Attention of all sequences of the layout by the CUDA kernels; as Attention::forward.
 at::Tensor kernel_dga_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                const SequenceLayout& layout, const AttentionConfig& config, const RandomKey& key);
+                                const SequenceLayout& layout, const AttentionConfig& config, const RandomKey& key,
+                                AttentionMemory* memory);
 
 }  // namespace dga

@@ -64,6 +64,7 @@ struct BlockContext {
 struct BlockPlan {
   Recompute recompute = Recompute::none;
   std::shared_ptr<HostStore> inputs;  // of Recompute::block
+  bool keep_attention = false;        // under Recompute::block, see MemoryConfig
 };
 
 /// One decoder layer: x [B, L, hidden] -> [B, L, hidden].

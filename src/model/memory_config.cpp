@@ -10,6 +10,9 @@ void MemoryConfig::fields(config::Fields& f) {
   f.field("recompute_layers", recompute_layers,
           "how many layers, from the first on, recompute; the others keep all they can. Absent: all",
           config::at_least(0));
+  f.field("keep_attention", keep_attention,
+          "under recompute: block, attention by the CUDA kernels: whether its output is kept, so that it never runs "
+          "again; 2 bytes a token, layer and hidden unit");
   f.field(
       "offload", offload,
       "GPU: block_inputs keeps the inputs of the layers in pinned host memory, copied while the GPU computes; needs "

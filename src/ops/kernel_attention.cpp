@@ -32,6 +32,17 @@ ForwardResult attend(const at::Tensor& q, const kernels::AttentionInputs& inputs
   return result;
 }
 
+/// The remembered result, or attends and remembers. A remembered tensor shares memory with the result, not its history.
+ForwardResult attend_once(const at::Tensor& q, const kernels::AttentionInputs& inputs, AttentionMemory* memory) {
+  if (memory != nullptr && memory->output.defined()) return {memory->output.detach(), memory->log_sum_exp};
+  const ForwardResult result = attend(q, inputs);
+  if (memory != nullptr && memory->keep_output) {
+    memory->output = result.output.detach();
+    memory->log_sum_exp = result.log_sum_exp;
+  }
+  return result;
+}
+
 struct ListGradients {
   TensorRef compact_key, compact_value, second_key, second_value;
   float* bias = nullptr;
@@ -89,10 +100,10 @@ FullLists full_lists(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
 class FullFunction : public torch::autograd::Function<FullFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& query, const at::Tensor& key,
-                            const at::Tensor& value, const at::Tensor& begin, double scale) {
+                            const at::Tensor& value, const at::Tensor& begin, double scale, AttentionMemory* memory) {
     const c10::cuda::CUDAGuard guard(query.device());
     const at::Tensor q = loadable(query), k = loadable(key), v = loadable(value);
-    const ForwardResult result = attend(q, full_lists(q, k, v, begin, scale).inputs);
+    const ForwardResult result = attend_once(q, full_lists(q, k, v, begin, scale).inputs, memory);
     context->saved_data["scale"] = scale;
     context->save_for_backward({q, k, v, begin, result.output, result.log_sum_exp});
     return result.output;
@@ -106,18 +117,22 @@ class FullFunction : public torch::autograd::Function<FullFunction> {
     const at::Tensor grad_key = at::empty(k.sizes(), k.options()), grad_value = at::empty(v.sizes(), v.options());
     const ListGradients gradients{tokens_ref(grad_key), tokens_ref(grad_value), {}, {}, nullptr};
     const at::Tensor grad_query = attend_backward(q, full.inputs, saved[4], saved[5], grad_outputs[0], gradients);
-    return {grad_query, grad_key, grad_value, at::Tensor(), at::Tensor()};
+    return {grad_query, grad_key, grad_value, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 class GroupedFunction : public torch::autograd::Function<GroupedFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& query, const at::Tensor& key,
-                            const at::Tensor& value, const c10::intrusive_ptr<GroupingPlan>& plan) {
+                            const at::Tensor& value, const c10::intrusive_ptr<GroupingPlan>& plan,
+                            AttentionMemory* memory) {
     const c10::cuda::CUDAGuard guard(query.device());
     const at::Tensor q = loadable(query), k = loadable(key), v = loadable(value);
-    const GroupedLists lists = make_grouped_lists(q, k, v, *plan, given_bits(q, k, *plan));
-    const ForwardResult result = attend(q, attention_inputs(q, k, v, *plan, lists));
+    const bool chosen = memory != nullptr && memory->focal_bits.defined();
+    const GroupedLists lists =
+        make_grouped_lists(q, k, v, *plan, chosen ? memory->focal_bits : given_bits(q, k, *plan));
+    if (memory != nullptr) memory->focal_bits = lists.bits;
+    const ForwardResult result = attend_once(q, attention_inputs(q, k, v, *plan, lists), memory);
     plan->mark("attention");
     context->saved_data["plan"] = c10::IValue::make_capsule(plan);
     tensor_list saved = {q, k, v, result.output, result.log_sum_exp};
@@ -173,7 +188,7 @@ class GroupedFunction : public torch::autograd::Function<GroupedFunction> {
     compress.grad_query = tokens_ref(grad_query);
     kernels::compress_backward(compress, at::cuda::getCurrentCUDAStream());
     plan->mark("compress_backward");
-    return {grad_query, grad_key, grad_value, at::Tensor()};
+    return {grad_query, grad_key, grad_value, at::Tensor(), at::Tensor()};
   }
 };
 
@@ -198,7 +213,8 @@ std::string kernel_grouped_obstacle(const at::Tensor& q, const at::Tensor& k,
 }
 
 at::Tensor kernel_full_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                 const std::vector<std::vector<int64_t>>& starts, double scale) {
+                                 const std::vector<std::vector<int64_t>>& starts, double scale,
+                                 AttentionMemory* memory) {
   const int64_t length = q.size(1), kv_heads = k.size(2);
   const bool whole_rows = std::all_of(starts.begin(), starts.end(), [](const auto& row) { return row.size() == 1; });
   at::Tensor begin = at::empty({0}, q.options().dtype(at::kInt));  // empty: every row starts at 0
@@ -214,12 +230,12 @@ at::Tensor kernel_full_attention(const at::Tensor& q, const at::Tensor& k, const
     }
     begin = host.to(q.device(), /*non_blocking=*/true).expand({q.size(0), kv_heads, length}).contiguous();
   }
-  return FullFunction::apply(q, k, v, begin, scale);
+  return FullFunction::apply(q, k, v, begin, scale, memory);
 }
 
 at::Tensor kernel_grouped_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                    const GroupedAttention& attention) {
-  return GroupedFunction::apply(q, k, v, make_grouping_plan(q, k, attention));
+                                    const GroupedAttention& attention, AttentionMemory* memory) {
+  return GroupedFunction::apply(q, k, v, make_grouping_plan(q, k, attention), memory);
 }
 
 double kernel_visible_pairs(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,

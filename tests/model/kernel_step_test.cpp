@@ -26,7 +26,9 @@ LlamaConfig wide_head_config() {
 
 /// Loss and the gradients of all weights.
 std::vector<at::Tensor> step(const Llama& model, const at::Tensor& tokens) {
-  const at::Tensor hidden = model.forward(tokens, SequenceLayout::whole_rows(1, kLength), Recompute::block);
+  MemoryConfig memory;
+  memory.recompute = Recompute::block;
+  const at::Tensor hidden = model.forward(tokens, SequenceLayout::whole_rows(1, kLength), memory);
   const at::Tensor logits = at::linear(hidden, model.output_weight())[0].to(at::kFloat);
   const at::Tensor loss = at::cross_entropy_loss(logits.slice(0, 0, kLength - 1), tokens[0].slice(0, 1));
   loss.backward();
