@@ -58,36 +58,67 @@ int64_t moment_bytes(MomentsKind kind) {
 /// Bytes of a gradient number: sums over micro-batches are fp32.
 int64_t gradient_bytes(const Sizes& s) { return s.micro_batches > 1 ? kSingle : kHalf; }
 
-/// What attention keeps for its backward pass: queries, keys, values, outputs, log-sum-exp.
-int64_t attention_kept(const Sizes& s) { return s.tokens * (kHalf * (2 * s.query + 2 * s.key) + kSingle * s.heads); }
-
 int64_t rows_of(const Sizes& s, int64_t width) { return s.tokens * width * kHalf; }
 
-/// Kept by a layer whose plan this is; the layer's input is counted here, its output with the next layer.
-int64_t layer_kept(const Sizes& s, Recompute plan) {
-  if (plan == Recompute::block) return rows_of(s, s.hidden);
-  const int64_t selective = 2 * rows_of(s, s.hidden) + attention_kept(s) + 2 * kSingle * s.tokens;
-  return plan == Recompute::selective ? selective : selective + 2 * rows_of(s, s.intermediate);
+/// Rows of the compact and the second list of a micro-batch; under the causal rule the second is the tokens themselves.
+int64_t list_rows(const Sizes& s, const AttentionConfig& a) {
+  const int64_t focal = focal_count(a.selection == Selection::none ? 0.0 : a.focal_ratio, s.length);
+  const int64_t others = s.length - focal, groups = others / a.group_size;
+  return s.rows * (focal + groups + (a.selection == Selection::causal ? 0 : others));
 }
 
-/// The lists of a grouped layer: about every key and value once, and once more for their gradients.
-int64_t list_bytes(const Sizes& s, AttentionKind kind) {
-  return kind == AttentionKind::dga ? 2 * 2 * rows_of(s, s.key) : 0;
+/// Keys and values in the lists of a grouped layer.
+int64_t list_bytes(const Sizes& s, const AttentionConfig& a) { return 2 * kHalf * s.key * list_rows(s, a); }
+
+/// Order and bounds of a grouped layer, int32 each.
+int64_t bounds_bytes(const Sizes& s) { return s.tokens * (s.key / s.head_dim) * 5 * kSingle; }
+
+/// A layer of the config's model.
+struct Layer {
+  Recompute plan;
+  AttentionKind kind;
+  bool grouped() const { return kind == AttentionKind::dga; }
+};
+
+Layer layer_of(const RunConfig& config, int64_t index) {
+  return {config.train.memory.of_layer(index), kind_of_layer(config.attention, index)};
 }
 
-/// Transient bytes of a layer's backward pass at its worst point, beside what all layers keep.
-int64_t layer_working(const Sizes& s, Recompute plan, AttentionKind kind) {
+/// What attention keeps for its backward pass: queries, keys, values, output, log-sum-exp, and perhaps the lists.
+int64_t attention_kept(const RunConfig& config, const Sizes& s, const Layer& layer) {
+  const bool lists = layer.grouped() && config.attention.keep_lists;
+  return s.tokens * (kHalf * (2 * s.query + 2 * s.key) + kSingle * s.heads) +
+         (lists ? list_bytes(s, config.attention) + bounds_bytes(s) : 0);
+}
+
+/// Kept beside the layer's input, which is counted apart since it may be on the host; its output is the next one's.
+int64_t layer_kept(const RunConfig& config, const Sizes& s, const Layer& layer) {
+  if (layer.plan == Recompute::block) {
+    return config.train.memory.keep_attention ? s.tokens * (kHalf * s.query + kSingle * s.heads) : 0;
+  }
+  const int64_t selective = rows_of(s, s.hidden) + attention_kept(config, s, layer) + 2 * kSingle * s.tokens;
+  return layer.plan == Recompute::selective ? selective : selective + 2 * rows_of(s, s.intermediate);
+}
+
+/// Transient bytes of a layer's backward pass at its worst point, beside what all layers keep. Weights' gradients go
+/// to the flat gradient as they are made; only their sums over tiles are beside it.
+int64_t layer_working(const RunConfig& config, const Sizes& s, const Layer& layer) {
   const int64_t tile_rows = s.tile * kHalf;
-  const bool tiled = s.tile < s.tokens;
+  const bool again = layer.plan == Recompute::block;
   // The gradient of the layer's output, and of its input and of attention's output as they are made.
   const int64_t gradients = rows_of(s, 2 * s.hidden + s.query);
   // Products of a tile: the norm's output, gate and up again where they are not kept, and three gradients.
-  const int64_t mlp = tile_rows * (2 * s.hidden + (plan == Recompute::none ? 4 : 3) * s.intermediate) +
-                      s.after_attention_weights * (kHalf + (tiled ? kSingle : 0));
-  // The gradients of queries, keys and values with the fp32 sum of the first; lists of groups.
+  const int64_t mlp = tile_rows * (2 * s.hidden + (layer.plan == Recompute::none ? 4 : 3) * s.intermediate) +
+                      (s.tile < s.tokens ? s.after_attention_weights * kSingle : 0);
+  // The gradients of queries, keys and values with the fp32 sum of the first; of lists the gradients, and the lists
+  // themselves where they are made again.
+  const int64_t lists = layer.grouped() ? list_bytes(s, config.attention) : 0;
+  const bool remade = layer.grouped() && !again && !config.attention.keep_lists;
   const int64_t attention = rows_of(s, s.query + 2 * s.key) + s.tokens * (kSingle * s.query + 2 * kSingle * s.heads) +
-                            list_bytes(s, kind) + s.after_attention_weights * kHalf;
-  const int64_t recomputed = plan == Recompute::block ? attention_kept(s) + rows_of(s, s.hidden) : 0;
+                            (remade ? 2 : 1) * lists;
+  const int64_t recomputed =
+      again ? attention_kept(config, s, layer) - (config.train.memory.keep_attention ? layer_kept(config, s, layer) : 0)
+            : 0;
   return gradients + recomputed + std::max(mlp, attention);
 }
 
@@ -112,13 +143,14 @@ Activations worst_activations(const RunConfig& config, const Sizes& s) {
   const bool offloaded = memory.offload == Offload::block_inputs;
   Activations worst{0, 0, 0};
   int64_t kept = 0;
-  for (int64_t layer = 0; layer < s.layers; ++layer) {
-    const Recompute plan = memory.of_layer(layer);
-    const bool away = offloaded && plan == Recompute::block;
-    (away ? worst.host : kept) += layer_kept(s, plan);
+  for (int64_t index = 0; index < s.layers; ++index) {
+    const Layer layer = layer_of(config, index);
+    const bool away = offloaded && layer.plan == Recompute::block;
+    kept += layer_kept(config, s, layer);
+    (away ? worst.host : kept) += rows_of(s, s.hidden);
     // On the device: the input in use, the one before it on its way back.
     const int64_t staged = away ? 2 * rows_of(s, s.hidden) : 0;
-    const int64_t working = staged + layer_working(s, plan, kind_of_layer(config.attention, layer));
+    const int64_t working = staged + layer_working(config, s, layer);
     if (kept + working > worst.kept + worst.working) worst = {kept, working, worst.host};
   }
   const int64_t last = rows_of(s, s.hidden);  // the input of the last norm
@@ -144,17 +176,22 @@ double importance_seconds(const AttentionConfig& a, const Sizes& s, const Device
   return 2 * width * tokens * samples / rates.importance;
 }
 
-AttentionTime attention_seconds(const RunConfig& config, const Sizes& s, int64_t layer, const DeviceRates& rates) {
-  const AttentionKind kind = kind_of_layer(config.attention, layer);
-  const double pairs = static_cast<double>(s.rows) * visible_pairs(config.attention, kind, s.length);
-  const double flops = pairs * static_cast<double>(s.query);
-  if (kind == AttentionKind::full) return {4 * flops / rates.full_forward, 10 * flops / rates.full_backward};
-  const double lists = static_cast<double>(2 * 2 * rows_of(s, s.key)) / rates.memory;  // keys, values: read, written
+AttentionTime attention_seconds(const RunConfig& config, const Sizes& s, const Layer& layer, const DeviceRates& rates) {
+  const AttentionConfig& a = config.attention;
+  const double flops = static_cast<double>(s.rows * s.query) * visible_pairs(a, layer.kind, s.length);
+  const bool again = layer.plan == Recompute::block;
+  const bool twice = again && !config.train.memory.keep_attention;
+  if (!layer.grouped()) {
+    const double forward = 4 * flops / rates.full_forward;
+    return {forward, (twice ? forward : 0) + 10 * flops / rates.full_backward};
+  }
+  const double lists = static_cast<double>(2 * list_bytes(s, a)) / rates.memory;  // read and written
+  const double forward = 4 * flops / rates.grouped_forward + rates.grouped_overhead_s;
   AttentionTime time;
-  time.forward = importance_seconds(config.attention, s, rates) + lists + rates.grouped_overhead_s +
-                 4 * flops / rates.grouped_forward;
-  // The lists are made again, and their gradients go back to the tokens, which takes half as long again.
-  time.backward = 2.5 * lists + 3 * rates.grouped_overhead_s + 10 * flops / rates.grouped_backward;
+  time.forward = importance_seconds(a, s, rates) + lists + forward;
+  // Focal tokens are remembered; the lists may be made again, and their gradients take half as long again as they.
+  time.backward = (again || !a.keep_lists ? 2.5 : 1.5) * lists + (twice ? forward : 0) + 3 * rates.grouped_overhead_s +
+                  10 * flops / rates.grouped_backward;
   return time;
 }
 
@@ -213,14 +250,14 @@ PredictedTime predict_time(const RunConfig& config, const LlamaConfig& model, co
   const auto tokens = static_cast<double>(s.tokens), batches = static_cast<double>(s.micro_batches);
   PredictedTime time;
   double flops = 6 * tokens * static_cast<double>(s.vocabulary * s.hidden), bytes = 0, offloaded = 0;
-  for (int64_t layer = 0; layer < s.layers; ++layer) {
-    const Recompute plan = config.train.memory.of_layer(layer);
+  for (int64_t index = 0; index < s.layers; ++index) {
+    const Layer layer = layer_of(config, index);
     const AttentionTime attention = attention_seconds(config, s, layer, rates);
-    const bool again = plan == Recompute::block;
+    const bool again = layer.plan == Recompute::block;
     const int64_t mlp = s.hidden * s.intermediate;
-    const int64_t recomputed = again ? s.layer_weights - mlp : plan == Recompute::selective ? 2 * mlp : 0;
+    const int64_t recomputed = again ? s.layer_weights - mlp : layer.plan == Recompute::selective ? 2 * mlp : 0;
     flops += tokens * static_cast<double>(6 * s.layer_weights + 2 * recomputed);
-    time.attention += batches * (attention.forward * (again ? 2 : 1) + attention.backward);
+    time.attention += batches * (attention.forward + attention.backward);
     bytes += pointwise_bytes(s) * (again ? 4.5 : 3.5);  // the backward pass moves 2.5 times the bytes of the forward
     if (again && config.train.memory.offload == Offload::block_inputs) {
       offloaded += static_cast<double>(rows_of(s, s.hidden));
@@ -229,8 +266,8 @@ PredictedTime predict_time(const RunConfig& config, const LlamaConfig& model, co
   bytes += tokens * static_cast<double>(s.vocabulary) * 14;  // logits: written, read, gradient written, read twice
   time.products = batches * flops / rates.products;
   time.pointwise = batches * bytes / rates.memory;
-  // A gradient arrives (written before, read, added or copied), is read for the norm and again for the update.
-  const int64_t arrivals = s.micro_batches * (2 * kHalf + gradient_bytes(s)) + (s.micro_batches - 1) * kSingle;
+  // The products write the gradients, or add to them; then the norm reads them, and the update.
+  const int64_t arrivals = s.micro_batches * gradient_bytes(s) + (s.micro_batches - 1) * kSingle;
   const int64_t update = 2 * (kHalf + 2 + moment_bytes(config.optimizer.moments)) + 2 * gradient_bytes(s);
   time.optimizer = static_cast<double>(model.parameter_count() * (arrivals + update)) / rates.memory;
   // Inputs go out during the forward pass, a third of the computation, and come back in the rest.

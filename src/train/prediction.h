@@ -46,7 +46,7 @@ PredictedMemory predict_memory(const RunConfig& config, const LlamaConfig& model
 /// Seconds of a step.
 struct PredictedTime {
   double products = 0;     // of the linear layers and the output projection, recomputed ones included
-  double attention = 0;    // focal tokens, groups and attention itself, recomputed passes included
+  double attention = 0;    // focal tokens, groups and attention itself, what is made again included
   double pointwise = 0;    // norms, RoPE, SwiGLU, softmax of the logits: bound by memory
   double optimizer = 0;    // gradients, norm and update: bound by memory
   double host_copies = 0;  // offloading beyond what the computation hides
