@@ -63,13 +63,15 @@ class StepGpu : public ::testing::TestWithParam<AttentionKind> {
   }
 
   static std::vector<MemoryConfig> plans() {
-    std::vector<MemoryConfig> all(4);
+    std::vector<MemoryConfig> all(5);
     all[0].recompute = Recompute::selective;
     all[1].recompute = Recompute::block;
     all[2].recompute = Recompute::block;
     all[2].recompute_layers = 2;
     all[3].recompute = Recompute::block;
     all[3].offload = Offload::block_inputs;
+    all[4].recompute = Recompute::block;
+    all[4].keep_attention = false;
     return all;
   }
 
