@@ -46,6 +46,7 @@ first=$("$dga" eval configs/quickstart_dga.yaml --model "$full/hf" --output "$fu
 second=$("$dga" eval configs/quickstart_dga.yaml --model "$grouped/hf" --output "$grouped/eval/dga.json" --beside "$grouped/eval/full.json")
 
 step "6/6  results"
+"$dga" report "$full" "$grouped" --output runs/quickstart.html --title Quickstart
 cat <<END
 
 The model after the first run, trained with full attention at 512 tokens:
@@ -66,6 +67,7 @@ This took $(((SECONDS - built) / 60)) min $(((SECONDS - built) % 60)) s after th
   $full/hf, $grouped/hf  the models as Hugging Face folders
   runs/quickstart_*/metrics.jsonl          every step's loss, rate, gradient norm and speed
   runs/quickstart_*/eval/*.json            the numbers above with everything needed to repeat them
+  runs/quickstart.html                     curves and results of both runs, for a browser
 Next:
   $dga generate --model $full/hf --prompt "The "
   $dga config configs/quickstart_dga.yaml    what the second run was made of

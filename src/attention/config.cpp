@@ -105,6 +105,9 @@ void AttentionConfig::fields(config::Fields& f) {
   f.field("block_size", block_size, "tokens a block under selection: causal", config::at_least(1));
   f.field("local_blocks", local_blocks, "earlier blocks whose tokens stay visible one by one under selection: causal",
           config::at_least(0));
+  f.field("keep_lists", keep_lists,
+          "backend kernel: whether the backward pass finds the compact and the second list kept (about 1.1 times the "
+          "memory of K and V a layer) or makes them again");
   f.list("layers", layers, "layers whose kind differs from attention.kind; a later entry wins");
 }
 

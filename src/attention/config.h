@@ -77,6 +77,7 @@ struct AttentionConfig {
   GroupBias group_bias = GroupBias::none;
   int64_t block_size = 256;
   int64_t local_blocks = 2;
+  bool keep_lists = true;
   std::vector<LayerKind> layers;
 
   void fields(config::Fields& f);

@@ -60,6 +60,50 @@ Value* item_at(Value& list, std::string_view key) {
   return index < list.items.size() ? &list.items[index] : nullptr;
 }
 
+void emit(YAML::Emitter& out, const Value& value) {
+  switch (value.kind) {
+    case Value::Kind::null:
+      out << YAML::Null;
+      break;
+    case Value::Kind::scalar:
+      if (value.quoted) out << YAML::DoubleQuoted;
+      out << value.text;
+      break;
+    case Value::Kind::list:
+      out << YAML::BeginSeq;
+      for (const Value& item : value.items) emit(out, item);
+      out << YAML::EndSeq;
+      break;
+    case Value::Kind::mapping:
+      out << YAML::BeginMap;
+      for (const auto& [key, entry] : value.entries) {
+        out << YAML::Key << key << YAML::Value;
+        emit(out, entry);
+      }
+      out << YAML::EndMap;
+      break;
+  }
+}
+
+void flatten_into(const Value& value, const std::string& path, std::map<std::string, std::string>& values) {
+  const bool flat = std::all_of(value.items.begin(), value.items.end(), [](const Value& item) {
+    return item.kind == Value::Kind::scalar || item.kind == Value::Kind::null;
+  });
+  if (value.kind == Value::Kind::mapping) {
+    for (const auto& [key, entry] : value.entries) {
+      flatten_into(entry, path.empty() ? key : str(path, ".", key), values);
+    }
+  } else if (value.kind == Value::Kind::list && !flat) {
+    for (size_t i = 0; i < value.items.size(); ++i) flatten_into(value.items[i], str(path, "[", i, "]"), values);
+  } else if (value.kind == Value::Kind::list) {
+    std::string joined;
+    for (const Value& item : value.items) joined += str(joined.empty() ? "" : ", ", item.text);
+    values[path] = str("[", joined, "]");
+  } else {
+    values[path] = value.kind == Value::Kind::null ? "null" : value.text;
+  }
+}
+
 }  // namespace
 
 Value* Value::entry(std::string_view key) {
@@ -158,15 +202,8 @@ Found find_deepest(const Value& root, std::string_view path) {
   return {value, true};
 }
 
-void apply_assignment(Value& root, const std::string& assignment) {
-  const std::string where = str("--set ", assignment);
-  const size_t equals = assignment.find('=');
-  if (equals == std::string::npos) fail(ExitCode::config, where, ": lacks '='; write --set section.field=value");
-  const std::vector<std::string> keys = split_path(std::string_view(assignment).substr(0, equals));
-  if (keys.empty()) fail(ExitCode::config, where, ": no field before '='; write --set section.field=value");
-  if (keys[0] == "include") fail(ExitCode::config, where, ": include can only stand in a file");
-
-  const Origin origin{"--set", 0};
+void assign(Value& root, const std::vector<std::string>& keys, Value value, const std::string& where) {
+  const Origin origin = value.origin;
   Value* place = &root;
   for (size_t i = 0; i < keys.size(); ++i) {
     if (place->kind == Value::Kind::list) {
@@ -182,14 +219,37 @@ void apply_assignment(Value& root, const std::string& assignment) {
     if (place->entry(keys[i]) == nullptr) place->entries.emplace_back(keys[i], Value{.origin = origin});
     place = place->entry(keys[i]);
   }
-  Value value = parse_yaml(assignment.substr(equals + 1), where);
-  set_origin(value, origin);
   // An assignment always says something, so that an empty one is a value too.
   if (value.kind == Value::Kind::null) {
     *place = std::move(value);
   } else {
     merge(*place, std::move(value));
   }
+}
+
+void apply_assignment(Value& root, const std::string& assignment) {
+  const std::string where = str("--set ", assignment);
+  const size_t equals = assignment.find('=');
+  if (equals == std::string::npos) fail(ExitCode::config, where, ": lacks '='; write --set section.field=value");
+  const std::vector<std::string> keys = split_path(std::string_view(assignment).substr(0, equals));
+  if (keys.empty()) fail(ExitCode::config, where, ": no field before '='; write --set section.field=value");
+  if (keys[0] == "include") fail(ExitCode::config, where, ": include can only stand in a file");
+  Value value = parse_yaml(assignment.substr(equals + 1), where);
+  set_origin(value, {"--set", 0});
+  assign(root, keys, std::move(value), where);
+}
+
+std::string to_yaml(const Value& value) {
+  YAML::Emitter out;
+  out.SetIndent(2);
+  emit(out, value);
+  return std::string(out.c_str()) + "\n";
+}
+
+std::map<std::string, std::string> flatten(const Value& value) {
+  std::map<std::string, std::string> values;
+  flatten_into(value, "", values);
+  return values;
 }
 
 }  // namespace dga::config

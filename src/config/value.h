@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -51,7 +52,18 @@ struct Found {
 };
 Found find_deepest(const Value& root, std::string_view path);
 
-/// Applies "a.b=c" (c is YAML). A number addresses an item of an existing list.
+/// Lays `value` over what stands at a path (split as split_path does), making the mappings on the way; a number
+/// addresses an item of an existing list. `where` begins the message of a config error.
+void assign(Value& root, const std::vector<std::string>& keys, Value value, const std::string& where);
+
+/// Applies "a.b=c" (c is YAML) as assign() does.
 void apply_assignment(Value& root, const std::string& assignment);
+
+/// The value as YAML that parses back to it, a field a line.
+std::string to_yaml(const Value& value);
+
+/// Every scalar by its path ("data.sources[0].weight"); a list of scalars as one text, "[1, 2]"; null and empty values
+/// as "null" and "[]".
+std::map<std::string, std::string> flatten(const Value& value);
 
 }  // namespace dga::config

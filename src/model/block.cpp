@@ -8,7 +8,8 @@
 
 // A layer is three nodes of autograd: the part before attention, attention, the part behind it. The two outer nodes
 // make again in their backward passes what they did not keep; attention keeps what its own backward pass needs, so
-// neither ever runs it again. Under Recompute::block one node holds all three and keeps the layer's input alone.
+// neither ever runs it again. Under Recompute::block one node holds all three; it keeps the layer's input, and what
+// spares attention its second run (AttentionMemory).
 
 namespace dga {
 namespace {
@@ -109,16 +110,18 @@ struct BeforeAndAttention {
 };
 
 /// With autograd where it is on.
-BeforeAndAttention until_attention(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context) {
+BeforeAndAttention until_attention(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context,
+                                   AttentionMemory* memory = nullptr) {
   variable_list inputs = {x};
   kBefore.append(inputs, weights);
   const variable_list parts = BeforeAttentionNode::apply(at::TensorList(inputs), &context);
-  return {parts[0], context.attention->forward(parts[1], parts[2], parts[3], *context.layout)};
+  return {parts[0], context.attention->forward(parts[1], parts[2], parts[3], *context.layout, memory)};
 }
 
 /// Without autograd; keeps nothing.
-at::Tensor whole_layer(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context) {
-  const BeforeAndAttention until = until_attention(x, weights, context);
+at::Tensor whole_layer(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context,
+                       AttentionMemory* memory = nullptr) {
+  const BeforeAndAttention until = until_attention(x, weights, context, memory);
   return after_attention(x, until.attended, weights, context, Recompute::block).output;
 }
 
@@ -126,13 +129,18 @@ at::Tensor whole_layer(const at::Tensor& x, const BlockWeights& weights, const B
 class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
  public:
   static at::Tensor forward(AutogradContext* ctx, at::TensorList inputs, const BlockContext* context,
-                            const std::shared_ptr<HostStore>& store) {
+                            const BlockPlan& plan) {
     ctx->save_for_backward(inputs.slice(kWhole.offset).vec());
     keep_context(ctx, *context);
+    auto kept = c10::make_intrusive<Kept>();
+    AttentionMemory& attention = kept->attention;
+    attention.keep_output = plan.keep_attention;
+    const at::Tensor output = whole_layer(inputs[0], kWhole.read(inputs), *context, &attention);
+    kept->store = plan.store;
     // Detached: what the store holds must not hold the graph that holds the store.
-    ctx->saved_data["slot"] = static_cast<int64_t>(store->put(inputs[0].detach()));
-    ctx->saved_data["store"] = c10::IValue::make_capsule(c10::make_intrusive<StoreHolder>(store));
-    return whole_layer(inputs[0], kWhole.read(inputs), *context);
+    kept->slot = plan.store->put({inputs[0].detach(), std::move(attention.output), std::move(attention.log_sum_exp)});
+    ctx->saved_data["kept"] = c10::IValue::make_capsule(kept);
+    return output;
   }
 
   // Runs the layer up to attention again; behind it only what the gradients need. Takes `grads` by reference to let go
@@ -140,8 +148,11 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
   static variable_list backward(AutogradContext* ctx, variable_list& grads) {
     const auto holder = kept_context(ctx);
     const BlockContext& context = holder->context;
-    const auto store = c10::static_intrusive_pointer_cast<StoreHolder>(ctx->saved_data["store"].toCapsule())->store;
-    const at::Tensor x = store->take(static_cast<size_t>(ctx->saved_data["slot"].toInt()));
+    const auto kept = c10::static_intrusive_pointer_cast<Kept>(ctx->saved_data["kept"].toCapsule());
+    std::vector<at::Tensor> stored = kept->store->take(kept->slot);
+    const at::Tensor x = std::move(stored[0]);
+    kept->attention.output = std::move(stored[1]);
+    kept->attention.log_sum_exp = std::move(stored[2]);
     const BlockWeights weights = WeightRange{kWhole.first, kWhole.count, 0}.read(ctx->get_saved_variables());
     AttentionInputs inputs = before_attention(x, weights, context);
     const auto leaf = [](const at::Tensor& t) { return t.detach().set_requires_grad(true); };
@@ -151,8 +162,9 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
     at::Tensor attended;
     {
       const at::AutoGradMode with_graph(true);
-      attended = context.attention->forward(leaves[0], leaves[1], leaves[2], *context.layout);
+      attended = context.attention->forward(leaves[0], leaves[1], leaves[2], *context.layout, &kept->attention);
     }
+    kept->attention = {};
     const WantedWeights wanted = kWhole.wanted(ctx);
     BlockWeights gradients;
     AfterAttentionGradients after =
@@ -164,14 +176,15 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
                                             wanted, gradients);
     }
     kWhole.append(result, gradients);
-    result.resize(result.size() + 2);  // the context's and the store's
+    result.resize(result.size() + 2);  // the context's and the plan's
     return result;
   }
 
  private:
-  struct StoreHolder : torch::CustomClassHolder {
-    explicit StoreHolder(std::shared_ptr<HostStore> s) : store(std::move(s)) {}
-    std::shared_ptr<HostStore> store;
+  struct Kept : torch::CustomClassHolder {
+    std::shared_ptr<HostStore> store;  // of the input and of attention's output and log-sum-exp
+    size_t slot = 0;
+    AttentionMemory attention;  // without what the store holds
   };
 };
 
@@ -183,7 +196,7 @@ at::Tensor block_forward(const at::Tensor& x, const BlockWeights& weights, const
   if (plan.recompute == Recompute::block) {
     variable_list inputs = {x};
     kWhole.append(inputs, weights);
-    return RecomputedBlock::apply(at::TensorList(inputs), &context, plan.inputs);
+    return RecomputedBlock::apply(at::TensorList(inputs), &context, plan);
   }
   const BeforeAndAttention until = until_attention(x, weights, context);
   variable_list inputs = {until.x, until.attended};

@@ -27,6 +27,7 @@ inline auto enum_names(Offload) {
 struct MemoryConfig {
   Recompute recompute = Recompute::none;
   std::optional<int64_t> recompute_layers;
+  bool keep_attention = true;
   Offload offload = Offload::none;
   int64_t mlp_tile_tokens = 0;
 

@@ -47,6 +47,7 @@ void LogConfig::fields(config::Fields& f) {
   f.field("every_steps", every_steps, "steps between lines on the console; metrics.jsonl has every step",
           config::at_least(1));
   f.field("level", level, "least severity that is shown");
+  f.field("tensorboard", tensorboard, "write TensorBoard event files too, in tensorboard/ of the run folder");
 }
 
 }  // namespace dga

@@ -62,6 +62,7 @@ inline auto enum_names(Level) {
 struct LogConfig {
   int64_t every_steps = 10;
   log::Level level = log::Level::info;
+  bool tensorboard = true;
 
   void fields(config::Fields& f);
 };

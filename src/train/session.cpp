@@ -2,9 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <utility>
@@ -16,32 +13,13 @@
 #include "train/config_difference.h"
 #include "train/device_peak.h"
 #include "train/trainer.h"
+#include "util/folder_lock.h"
 #include "util/log.h"
 #include "util/signals.h"
 
 namespace dga {
 namespace fs = std::filesystem;
 namespace {
-
-/// Held while a process trains in a run folder; the system lets go of it however the process ends.
-class FolderLock {
- public:
-  explicit FolderLock(const fs::path& folder) {
-    fs::create_directories(folder);
-    descriptor_ = open((folder / ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    DGA_CHECK(descriptor_ >= 0, "cannot write in ", folder.string());
-    if (flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
-      close(descriptor_);
-      fail(ExitCode::config, "run.folder: another process is training in ", folder.string());
-    }
-  }
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-  ~FolderLock() { close(descriptor_); }
-
- private:
-  int descriptor_ = -1;
-};
 
 void set_up_torch(const RunConfig& config) {
   if (config.parallel.threads > 0) at::set_num_threads(static_cast<int>(config.parallel.threads));
@@ -108,7 +86,7 @@ ExitCode train(const LoadedRun& run, const std::vector<std::string>& command_lin
   install_stop_signals();
   log::set_level(run.config.log.level);
   const fs::path folder = run.config.run.path();
-  const FolderLock lock(folder);
+  const FolderLock lock(folder, str("run.folder: another process is training in ", folder.string()));
 
   std::optional<CheckpointFolder> from;
   std::vector<ConfigChange> changes;

@@ -67,6 +67,7 @@ Trainer::Trainer(const LoadedRun& run, TrainerParts parts)
   state_.config = flatten(config_);
   state_.config_hash = run.hash;
   metrics_.emplace(folder_ / "metrics.jsonl", state_.metrics_bytes);
+  if (config_.log.tensorboard) tensorboard_.emplace(folder_ / "tensorboard", state_.step);
   if (config_.eval.every_steps > 0) held_out_.emplace(config_, std::move(parts.tokenizer), folder_);
 }
 
@@ -233,7 +234,9 @@ void Trainer::skip_update(const StepRecord& record, const Batch& batch) {
 }
 
 void Trainer::report(const StepRecord& record) {
-  metrics_->append(metrics_line(record, peak_));
+  const nlohmann::json line = metrics_line(record, peak_);
+  metrics_->append(line);
+  if (tensorboard_) tensorboard_->append(line);
   interval_.add(record);
   const auto done = static_cast<double>(record.step - first_step_);
   const auto left = static_cast<double>(config_.train.steps - record.step);

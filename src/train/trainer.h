@@ -20,6 +20,7 @@
 #include "train/micro_batch.h"
 #include "train/outlier_filter.h"
 #include "train/step_record.h"
+#include "train/tensorboard_log.h"
 #include "train/training_state.h"
 #include "util/timer.h"
 
@@ -93,6 +94,7 @@ class Trainer {
   OutlierFilter outliers_;
   TrainingState state_;
   std::optional<MetricsLog> metrics_;
+  std::optional<TensorboardLog> tensorboard_;
   BackgroundWriter writer_;
   std::optional<HeldOutEvaluation> held_out_;
   FlopCounter flops_;

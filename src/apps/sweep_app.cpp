@@ -1,0 +1,92 @@
+#include <ATen/Context.h>
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <sstream>
+
+#include "apps/apps.h"
+#include "sweep/runner.h"
+#include "sweep/table.h"
+#include "util/log.h"
+
+namespace dga {
+namespace {
+
+struct SweepAppOptions {
+  std::string file;
+  std::vector<std::string> assignments;
+  std::string gpus = "all";
+  bool list = false;
+};
+
+std::vector<std::string> split_commas(const std::string& text) {
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, ',');) parts.push_back(part);
+  return parts;
+}
+
+/// What CUDA_VISIBLE_DEVICES of the points may be: the GPUs that this process sees, by the names that a child
+/// understands.
+std::vector<std::string> visible_gpus() {
+  const int64_t count = at::hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
+  const char* restricted = std::getenv("CUDA_VISIBLE_DEVICES");
+  std::vector<std::string> names = restricted == nullptr ? std::vector<std::string>{} : split_commas(restricted);
+  for (auto i = static_cast<int64_t>(names.size()); i < count; ++i) names.push_back(std::to_string(i));
+  names.resize(static_cast<size_t>(count));
+  return names;
+}
+
+std::vector<std::string> choose_gpus(const std::string& text) {
+  if (text == "none") return {};
+  const std::vector<std::string> visible = visible_gpus();
+  if (text == "all") return visible;
+  std::vector<std::string> chosen;
+  for (const std::string& part : split_commas(text)) {
+    size_t index = visible.size();
+    const char* end = part.data() + part.size();
+    const bool is_number = std::from_chars(part.data(), end, index).ptr == end && !part.empty();
+    if (!is_number || index >= visible.size()) {
+      fail(ExitCode::usage, "--gpus ", text, ": \"", part, "\" is none of the ", visible.size(),
+           " GPUs here, numbered from 0; or all, or none");
+    }
+    chosen.push_back(visible[index]);
+  }
+  return chosen;
+}
+
+ExitCode run(const SweepAppOptions& options) {
+  const SweepPlan plan = read_sweep(options.file, options.assignments);
+  if (options.list) {
+    std::fputs(sweep_table(plan).markdown().c_str(), stdout);
+    return ExitCode::ok;
+  }
+  for (const SweepPoint& point : plan.points) {
+    for (const std::string& warning : point.warnings) log::warning("point ", point.name, ": ", warning);
+  }
+  const ExitCode code = run_sweep(plan, {std::filesystem::read_symlink("/proc/self/exe"), choose_gpus(options.gpus)});
+  std::fputs(sweep_table(plan).markdown().c_str(), stdout);
+  log::info("written to ", plan.folder.string(), ": table.md, table.csv, report.html");
+  return code;
+}
+
+}  // namespace
+
+void add_sweep_app(CLI::App& root, AppContext& context) {
+  CLI::App* app = root.add_subcommand("sweep", "Train many variations of a run and compare them.");
+  auto options = std::make_shared<SweepAppOptions>();
+  app->add_option("file", options->file, "YAML file of the sweep")->required()->type_name("FILE");
+  add_set_option(*app, options->assignments);
+  app->add_option("--gpus", options->gpus, "GPUs to spread the points over: all, none, or numbers as 0,1")
+      ->capture_default_str();
+  app->add_flag("--list", options->list, "print the table of points as it stands, run nothing");
+  app->footer(
+      "The same command again skips points that have finished and runs failed and interrupted ones, from their newest "
+      "checkpoint. A failed point does not stop the others; the exit code is then 1.");
+  app->callback([options, &context] { context.action = [options] { return run(*options); }; });
+}
+
+}  // namespace dga

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace dga {
+
+/// One run of a sweep.
+struct SweepPoint {
+  std::string name;                                             // of the run and of its folder in the sweep's
+  std::filesystem::path folder;                                 // the run folder
+  std::vector<std::pair<std::string, std::string>> settings{};  // swept fields and their values, in the file's order
+  std::string yaml;                                             // the run's config
+  std::string config_hash;                                      // of its resolved values
+  std::vector<std::string> warnings{};
+
+  std::filesystem::path config_file() const { return folder / "point.yaml"; }
+};
+
+/// What a sweep file asks for.
+struct SweepPlan {
+  std::string name;
+  std::filesystem::path folder;
+  std::vector<std::string> fields;  // every swept field, in the order of the file
+  std::vector<SweepPoint> points;
+};
+
+/// Reads a sweep file:
+///
+///     name: group_size                      # default: the file's name
+///     folder: runs/sweep_group_size         # default: runs/sweep_NAME
+///     config: ../quickstart_dga.yaml        # the run that is varied, relative to this file
+///     set: {train.steps: 100}               # fields that are the same in every point
+///     grid: {attention.group_size: [4, 16], run.seed: [1, 2]}    # every combination is a point
+///     list: [{name: full, include: ../attention/full.yaml}, {name: wide, attention.local_window: 512}]
+///
+/// Fields are config paths; with both grid and list, every item of the list goes with every combination. Writes each
+/// point's config as point.yaml in its run folder and checks it as training would. `assignments` (--set) go into every
+/// point. Throws a config error with file and line for what is wrong in the sweep, and the point's own error, with its
+/// name, for a config that is.
+SweepPlan read_sweep(const std::filesystem::path& file, const std::vector<std::string>& assignments);
+
+}  // namespace dga

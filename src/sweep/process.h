@@ -1,0 +1,32 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace dga {
+
+/// A child process that does not outlive this one: it gets SIGTERM when this process ends, however that happens. It is
+/// in a process group of its own, so that Ctrl-C in the terminal reaches this process alone, which passes it on once.
+class ChildProcess {
+ public:
+  /// Starts words[0] with `environment` ("NAME=value") added to that of this process; stdout and stderr go to the end
+  /// of `output`, stdin is empty.
+  ChildProcess(const std::vector<std::string>& words, const std::vector<std::string>& environment,
+               const std::filesystem::path& output);
+  ChildProcess(ChildProcess&& other) noexcept;
+  ChildProcess& operator=(ChildProcess&&) = delete;
+  ~ChildProcess();
+
+  void send(int signal) const;
+  /// The exit code once it has ended, or minus the number of the signal that ended it; does not wait.
+  std::optional<int> exit_code();
+
+ private:
+  pid_t id_ = -1;  // -1: ended
+};
+
+}  // namespace dga

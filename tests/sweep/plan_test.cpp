@@ -1,0 +1,97 @@
+#include "run/run_config.h"
+#include "sweep_folder.h"
+
+namespace dga {
+namespace {
+
+using SweepPlanTest = SweepTest;
+
+RunConfig config_of(const SweepPoint& point) { return load_run(point.config_file(), {}, RunUse::training).config; }
+
+TEST_F(SweepPlanTest, AGridIsEveryCombinationTheLastFieldFastest) {
+  const SweepPlan grid = plan("grid: {attention.group_size: [4, 16], run.seed: [1, 2, 3]}\n");
+  EXPECT_EQ(names(grid),
+            (std::vector<std::string>{"group_size=4,seed=1", "group_size=4,seed=2", "group_size=4,seed=3",
+                                      "group_size=16,seed=1", "group_size=16,seed=2", "group_size=16,seed=3"}));
+  EXPECT_EQ(grid.fields, (std::vector<std::string>{"attention.group_size", "run.seed"}));
+  const RunConfig last = config_of(grid.points.back());
+  EXPECT_EQ(last.attention.group_size, 16);
+  EXPECT_EQ(last.run.seed, 3);
+  EXPECT_EQ(last.run.path(), folder_.path() / "out" / "group_size=16,seed=3");
+  EXPECT_EQ(last.train.steps, 6);  // of base.yaml
+}
+
+TEST_F(SweepPlanTest, AListTakesFieldsFilesAndNames) {
+  folder_.write("wide.yaml", "attention: {kind: dga, local_window: 9}\n");
+  const SweepPlan list = plan(
+      "list:\n  - {name: far, include: wide.yaml, attention.group_size: 2}\n"
+      "  - {attention.layers: [{layers: '0', kind: dga}]}\n");
+  ASSERT_EQ(list.points.size(), 2U);
+  EXPECT_EQ(list.points[0].name, "far");
+  const RunConfig far = config_of(list.points[0]), mixed = config_of(list.points[1]);
+  EXPECT_EQ(far.attention.kind, AttentionKind::dga);
+  EXPECT_EQ(far.attention.local_window, 9);
+  EXPECT_EQ(far.attention.group_size, 2);
+  EXPECT_EQ(mixed.attention.kind, AttentionKind::full);
+  ASSERT_EQ(mixed.attention.layers.size(), 1U);
+  EXPECT_EQ(mixed.attention.layers[0].layers, "0");
+}
+
+TEST_F(SweepPlanTest, AListGoesWithEveryCombinationOfTheGrid) {
+  EXPECT_EQ(names(plan("list: [{name: a, attention.kind: dga}, {train.steps: 3}]\ngrid: {run.seed: [1, 2]}\n")),
+            (std::vector<std::string>{"a,seed=1", "a,seed=2", "steps=3,seed=1", "steps=3,seed=2"}));
+}
+
+TEST_F(SweepPlanTest, SetAndAssignmentsGoIntoEveryPoint) {
+  const SweepPlan both = plan("set: {train.steps: 4, data: {context_length: 16}}\ngrid: {run.seed: [1, 2]}\n",
+                              {"train.global_batch_size=1"});
+  for (const SweepPoint& point : both.points) {
+    const RunConfig config = config_of(point);
+    EXPECT_EQ(config.train.steps, 4);
+    EXPECT_EQ(config.data.context_length, 16);
+    EXPECT_EQ(config.train.global_batch_size, 1);
+  }
+  EXPECT_NE(both.points[0].config_hash, both.points[1].config_hash);
+}
+
+TEST_F(SweepPlanTest, TextThatLooksLikeANumberStaysText) {
+  const SweepPlan quoted = plan("grid: {data.tokenizer: ['007', \"a: b\"]}\n");
+  EXPECT_EQ(config_of(quoted.points[0]).data.tokenizer, "007");
+  EXPECT_EQ(config_of(quoted.points[1]).data.tokenizer, "a: b");
+  EXPECT_EQ(quoted.points[1].name, "tokenizer=a__b");
+}
+
+TEST_F(SweepPlanTest, SaysWhatIsWrongAndWhere) {
+  EXPECT_EQ(error("gird: {}\n"), "sweep.yaml:3: gird: unknown key; did you mean grid?");
+  EXPECT_EQ(error("grid:\n  run.seed: 3\n"), "sweep.yaml:4: grid: run.seed: expected a list of values, got '3'");
+  EXPECT_EQ(error("grid: {run.name: [a, b]}\n"), "sweep.yaml:3: run.name: a sweep gives every point its own");
+  EXPECT_EQ(error("grid: {run.seed: [1, 1]}\n").substr(0, 50), "sweep.yaml:1: two points are called seed=1; give t");
+  EXPECT_EQ(error("set: {}\n").substr(0, 33), "sweep.yaml:1: nothing is varied; ");
+  EXPECT_NE(error("grid: {attention.group_sise: [4]}\n").find("attention.group_sise: unknown key; did you mean"),
+            std::string::npos);
+  EXPECT_EQ(error("grid: {attention.group_size: [4, 0]}\n").substr(0, 20), "point group_size=0: ");
+}
+
+TEST_F(SweepPlanTest, ShippedSweepsAreValid) {
+  const std::filesystem::path here = std::filesystem::current_path();
+  std::filesystem::current_path(folder_.path());  // where they make their folders
+  const std::filesystem::path source = DGA_SOURCE_DIR;
+  int64_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(source / "configs/sweep")) {
+    ++count;
+    try {
+      // In the place of the quickstart's model, which is made first.
+      const SweepPlan shipped =
+          read_sweep(entry.path(), {"model.path=" + (source / "configs/llama2_7b_shape").string()});
+      EXPECT_GE(shipped.points.size(), 3U) << entry.path();
+      for (const SweepPoint& point : shipped.points) EXPECT_TRUE(point.warnings.empty()) << point.name;
+    } catch (const Error& e) {
+      ADD_FAILURE() << entry.path() << ": " << e.what();
+    }
+  }
+  std::filesystem::current_path(here);
+  EXPECT_GE(count, 3);
+}
+
+}  // namespace
+}  // namespace dga

@@ -1,0 +1,89 @@
+// The runner with a script in the program's place: what it is told, what its exit codes mean, how many run at a time.
+#include "sweep/runner.h"
+
+#include <sys/stat.h>
+
+#include "sweep/point_state.h"
+#include "sweep_folder.h"
+
+namespace dga {
+namespace {
+
+class SweepRunnerTest : public SweepTest {
+ protected:
+  /// A program that runs `body` in the point's folder, with the run's name as $name.
+  std::filesystem::path program(const std::string& body) {
+    const std::filesystem::path file = folder_.write(
+        "program.sh",
+        "#!/bin/sh\ncd \"$(dirname \"$2\")\" || exit 99\nname=$(basename \"$PWD\")\necho run >> runs\n" + body);
+    chmod(file.c_str(), 0755);
+    return file;
+  }
+  static PointState state(const SweepPlan& plan, size_t point) { return read_point_state(plan.points[point].folder); }
+  static int64_t runs(const SweepPlan& plan, size_t point) {
+    const std::filesystem::path file = plan.points[point].folder / "runs";
+    return std::filesystem::exists(file) ? static_cast<int64_t>(read_file(file).size()) / 4 : 0;
+  }
+};
+
+TEST_F(SweepRunnerTest, AFailedPointDoesNotStopTheOthersAndIsTheOneThatRunsAgain) {
+  const SweepPlan sweep = plan("grid: {run.seed: [1, 2, 3]}\n");
+  const auto bad = program("[ $name = seed=2 ] || exit 0\necho 'error: no data' >&2\nexit 4\n");
+  EXPECT_EQ(run_sweep(sweep, {bad, {}}), ExitCode::failure);
+  EXPECT_EQ(state(sweep, 0).status, PointStatus::finished);
+  EXPECT_EQ(state(sweep, 1).status, PointStatus::failed);
+  EXPECT_EQ(state(sweep, 1).exit_code, 4);
+  EXPECT_EQ(state(sweep, 1).error, "no data");
+  EXPECT_EQ(state(sweep, 2).status, PointStatus::finished);
+  EXPECT_NE(read_file(sweep.folder / "table.md").find("| failed |"), std::string::npos);
+
+  EXPECT_EQ(run_sweep(sweep, {program("exit 0\n"), {}}), ExitCode::ok);
+  EXPECT_EQ(state(sweep, 1).status, PointStatus::finished);
+  EXPECT_EQ(state(sweep, 1).error, "");
+  EXPECT_EQ(runs(sweep, 0), 1);
+  EXPECT_EQ(runs(sweep, 1), 2);
+}
+
+TEST_F(SweepRunnerTest, APointRunsAgainWhenItsConfigHasChanged) {
+  const SweepPlan before = plan("set: {train.steps: 5}\ngrid: {run.seed: [1, 2]}\n");
+  run_sweep(before, {program("exit 0\n"), {}});
+  const SweepPlan after = plan("set: {train.steps: 7}\ngrid: {run.seed: [1, 2]}\n");
+  EXPECT_TRUE(is_due(after.points[0]));
+  run_sweep(after, {program("exit 0\n"), {}});
+  EXPECT_EQ(runs(after, 0), 2);
+  EXPECT_FALSE(is_due(after.points[0]));
+}
+
+TEST_F(SweepRunnerTest, ExitCodesOfAStopAreInterruptions) {
+  const SweepPlan sweep = plan("grid: {run.seed: [1, 2, 3]}\n");
+  EXPECT_EQ(
+      run_sweep(sweep, {program("case $name in seed=1) exit 130;; seed=2) exit 143;; *) kill -9 $$;; esac\n"), {}}),
+      ExitCode::failure);
+  EXPECT_EQ(state(sweep, 0).status, PointStatus::interrupted);
+  EXPECT_EQ(state(sweep, 1).status, PointStatus::interrupted);
+  EXPECT_EQ(state(sweep, 2).status, PointStatus::failed);
+  EXPECT_EQ(state(sweep, 2).error, "ended by signal 9");
+}
+
+TEST_F(SweepRunnerTest, EveryGpuHasOnePointAtATime) {
+  const SweepPlan sweep = plan("grid: {run.seed: [1, 2, 3, 4, 5]}\n");
+  // A folder that exists already means that another point is on this GPU.
+  const auto exclusive = program(
+      "gpu=../gpu$CUDA_VISIBLE_DEVICES\nmkdir $gpu || exit 9\necho $CUDA_VISIBLE_DEVICES >> ../used\nsleep 0.2\n"
+      "rmdir $gpu\n");
+  EXPECT_EQ(run_sweep(sweep, {exclusive, {"3", "GPU-abc"}}), ExitCode::ok);
+  const std::string used = read_file(sweep.folder / "used");
+  EXPECT_NE(used.find("3\n"), std::string::npos);
+  EXPECT_NE(used.find("GPU-abc\n"), std::string::npos);
+  EXPECT_EQ(std::count(used.begin(), used.end(), '\n'), 5);
+}
+
+TEST_F(SweepRunnerTest, WithoutGpusPointsRunOneAfterAnotherAndSeeTheEnvironmentAsItIs) {
+  const SweepPlan sweep = plan("grid: {run.seed: [1, 2, 3]}\n");
+  const auto exclusive =
+      program("[ -z \"${CUDA_VISIBLE_DEVICES+set}\" ] || exit 8\nmkdir ../busy || exit 9\nsleep 0.1\nrmdir ../busy\n");
+  EXPECT_EQ(run_sweep(sweep, {exclusive, {}}), ExitCode::ok);
+}
+
+}  // namespace
+}  // namespace dga
