@@ -181,10 +181,16 @@ TEST(Retrieval, AModelThatLooksKeysUpFindsEveryValue) {
 }
 
 TEST(Retrieval, OneWrongTokenIsNoMatch) {
-  const auto results =
-      evaluate_retrieval(model_of([](const Tokens& t) { return t.size() == 152 ? 0 : copied(t, 0); }), Asking::at_once,
-                         RetrievalTask::passkey, tokenizer(), config_of({150}, 5), 1000);
-  EXPECT_EQ(results[0].matches, 0);
+  for (int64_t seed = 1; seed <= 5; ++seed) {
+    const RetrievalConfig config = config_of({150}, 1, seed);
+    const size_t size = make_retrieval_prompt(RetrievalTask::passkey, tokenizer(), 150, 0, config).answer.size();
+    for (const size_t wrong : {size_t{0}, size - 1}) {  // of the answer's tokens
+      const NextTokens model = model_of([&](const Tokens& t) { return t.size() == 150 + wrong ? 0 : copied(t, 0); });
+      const auto results =
+          evaluate_retrieval(model, Asking::at_once, RetrievalTask::passkey, tokenizer(), config, 1000);
+      EXPECT_EQ(results[0].matches, 0) << "seed " << seed << ", token " << wrong << " of " << size;
+    }
+  }
 }
 
 TEST(Retrieval, GoesOnWhereItWasStopped) {
