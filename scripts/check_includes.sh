@@ -21,9 +21,10 @@ declare -A may_include=(
   [eval]="util config tensor data attention model loss dist run"
   [decode]="util config tensor data attention model run"
   [train]="util config tensor dist data ops attention model loss optim checkpoint eval run"
+  [bench]="util config tensor kernels ops attention"
   [report]="util config run"
   [sweep]="util config run report"
-  [apps]="util config tensor dist data ops attention model loss optim checkpoint eval decode train run report sweep kernels"
+  [apps]="util config tensor dist data ops attention model loss optim checkpoint eval decode train bench run report sweep kernels"
 )
 # Components that must build without LibTorch.
 readonly without_torch=" kernels util config data run report sweep "

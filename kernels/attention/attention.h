@@ -39,6 +39,7 @@ struct Shape {
   int64_t head_dim = 0;
   int64_t compact_length = 0;
   int64_t second_length = 0;
+  int64_t second_span = 0;  // about how many queries see an entry of the second list; decides tile sizes alone
 };
 
 /// What both directions read.

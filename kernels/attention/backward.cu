@@ -11,6 +11,13 @@ namespace {
 
 int64_t tiles_of(int64_t rows, int64_t tile) { return (rows + tile - 1) / tile; }
 
+// A key of the second list that fewer queries see than this is computed in blocks of 64 keys: the measured crossing.
+constexpr int64_t kNarrowSpan = 256;
+
+constexpr int64_t kSectionBlocks = 132;  // one a multiprocessor of an H100
+
+int64_t second_block(const Shape& shape) { return shape.second_span < kNarrowSpan ? 64 : 128; }
+
 // Byte offsets of the parts of the workspace.
 struct Workspace {
   int64_t grad_query, log_sum_exp, delta, intervals, semaphores, turns, total;
@@ -20,7 +27,7 @@ Workspace layout(const Shape& shape, bool deterministic) {
   const auto aligned = [](int64_t bytes) { return tiles_of(bytes, 256) * 256; };
   const int64_t tiles = tiles_of(shape.length, 64);
   const int64_t batch_heads = shape.batch * shape.heads;
-  const int64_t key_tiles = tiles_of(shape.compact_length, 128) + tiles_of(shape.second_length, 128);
+  const int64_t key_tiles = tiles_of(shape.compact_length, 128) + tiles_of(shape.second_length, second_block(shape));
   Workspace parts{};
   parts.log_sum_exp = aligned(batch_heads * tiles * 64 * shape.head_dim * 4);
   parts.delta = parts.log_sum_exp + aligned(batch_heads * tiles * 64 * 4);
@@ -56,14 +63,15 @@ void prepare(const BackwardParams& params, const BackwardArgs& args, cudaStream_
   DGA_CUDA_CHECK(cudaGetLastError());
   const dim3 key_grid(args.compact_tiles + args.second_tiles, static_cast<unsigned>(shape.batch * shape.kv_heads));
   key_tile_intervals_kernel<<<key_grid, 32, 0, stream>>>(args.bounds, args.length, args.compact_tiles,
-                                                         args.second_tiles, const_cast<int4*>(args.intervals));
+                                                         args.second_tiles, static_cast<int>(second_block(shape)),
+                                                         const_cast<int4*>(args.intervals));
   DGA_CUDA_CHECK(cudaGetLastError());
   if (params.deterministic) {
     DGA_CUDA_CHECK(
         cudaMemsetAsync(args.semaphores, 0, shape.batch * shape.heads * args.query_tiles * 2 * sizeof(int), stream));
     const dim3 turn_grid((args.query_tiles + 127) / 128, static_cast<unsigned>(shape.batch * shape.kv_heads));
     turns_kernel<<<turn_grid, 128, 0, stream>>>(args.bounds, args.length, args.query_tiles,
-                                                const_cast<int2*>(args.turns));
+                                                static_cast<int>(second_block(shape)), const_cast<int2*>(args.turns));
     DGA_CUDA_CHECK(cudaGetLastError());
   }
 }
@@ -85,9 +93,33 @@ void finish(const BackwardParams& params, const BackwardArgs& args, cudaStream_t
   DGA_CUDA_CHECK(cudaGetLastError());
 }
 
+enum class StartsAfter { previous_complete, previous_started };
+
+/// One list's tiles.
+template <int kHeadDim, int kConsumers, bool kBias, bool kDeterministic>
+void launch_list(BackwardArgs args, bool compact, StartsAfter start, cudaStream_t stream) {
+  using Tile = BackwardTile<kHeadDim, kConsumers>;
+  const auto kernel = backward_kernel<kHeadDim, kConsumers, kBias, kDeterministic>;
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  args.compact = compact;
+  const int tiles = compact ? args.compact_tiles : args.second_tiles, heads = args.batch * args.kv_heads;
+  const auto section = static_cast<unsigned>(std::min<int64_t>(tiles_of(kSectionBlocks, tiles), heads));
+  config.gridDim = dim3(section, static_cast<unsigned>(tiles), static_cast<unsigned>(tiles_of(heads, section)));
+  config.blockDim = Tile::kThreads;
+  config.dynamicSmemBytes = sizeof(BackwardShared<kHeadDim, kConsumers>) + 1024;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = start == StartsAfter::previous_started ? 1 : 0;
+  DGA_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(config.dynamicSmemBytes)));
+  DGA_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, args));
+}
+
 template <int kHeadDim, bool kBias, bool kDeterministic>
 void launch(const BackwardParams& params, cudaStream_t stream) {
-  using Tile = BackwardTile<kHeadDim>;
   const Shape& shape = params.inputs.shape;
   const auto list_map = [&](const TensorRef& list, int64_t rows) {
     return make_list_map(list, rows, params.inputs, 64);
@@ -121,21 +153,29 @@ void launch(const BackwardParams& params, cudaStream_t stream) {
   args.length = static_cast<int>(shape.length);
   args.heads = static_cast<int>(shape.heads);
   args.kv_heads = static_cast<int>(shape.kv_heads);
+  args.batch = static_cast<int>(shape.batch);
   args.compact_length = static_cast<int>(shape.compact_length);
   args.second_length = static_cast<int>(shape.second_length);
-  args.query_tiles = static_cast<int>(tiles_of(shape.length, Tile::kBlockM));
-  args.compact_tiles = static_cast<int>(tiles_of(shape.compact_length, Tile::kBlockN));
-  args.second_tiles = static_cast<int>(tiles_of(shape.second_length, Tile::kBlockN));
+  args.query_tiles = static_cast<int>(tiles_of(shape.length, 64));
+  args.compact_tiles = static_cast<int>(tiles_of(shape.compact_length, 128));
+  args.second_tiles = static_cast<int>(tiles_of(shape.second_length, second_block(shape)));
   args.scale = params.inputs.scale;
   args.scale_log2 = params.inputs.scale * 1.4426950408889634f;
 
   prepare<kHeadDim>(params, args, stream);
-  const int shared_bytes = static_cast<int>(sizeof(BackwardShared<kHeadDim>)) + 1024;
-  const auto kernel = backward_kernel<kHeadDim, kBias, kDeterministic>;
-  DGA_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
-  const int64_t blocks = (args.compact_tiles + args.second_tiles) * shape.kv_heads * shape.batch;
-  kernel<<<static_cast<unsigned>(blocks), Tile::kThreads, shared_bytes, stream>>>(args);
-  DGA_CUDA_CHECK(cudaGetLastError());
+  if (args.compact_tiles > 0) {
+    launch_list<kHeadDim, 2, kBias, kDeterministic>(args, /*compact=*/true, StartsAfter::previous_complete, stream);
+  }
+  if (args.second_tiles > 0) {
+    // Short tiles fill what the last long ones leave idle: they may start once all blocks of the first launch have,
+    // and so a deterministic block never waits for one that has not started.
+    const auto start = args.compact_tiles > 0 ? StartsAfter::previous_started : StartsAfter::previous_complete;
+    if (second_block(shape) == 64) {
+      launch_list<kHeadDim, 1, /*kBias=*/false, kDeterministic>(args, /*compact=*/false, start, stream);
+    } else {
+      launch_list<kHeadDim, 2, /*kBias=*/false, kDeterministic>(args, /*compact=*/false, start, stream);
+    }
+  }
   finish<kHeadDim>(params, args, stream);
 }
 

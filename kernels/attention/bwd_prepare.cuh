@@ -74,22 +74,24 @@ __device__ __forceinline__ int first_above(const int32_t* values, int count, int
   return low;
 }
 
-/// One warp per key tile: the query tiles of 64 that see any of its 128 keys, [x, y), and those of which every query
-/// sees all of them, [z, w). Both are intervals because the bounds never decrease.
-__global__ void __launch_bounds__(32)
-    key_tile_intervals_kernel(Bounds bounds, int length, int compact_tiles, int second_tiles, int4* intervals) {
+/// One warp per key tile (128 keys, in the second list `second_block`): the query tiles of 64 that see any of its keys,
+/// [x, y), and those of which every query sees all of them, [z, w). Both are intervals because the bounds never
+/// decrease.
+__global__ void __launch_bounds__(32) key_tile_intervals_kernel(Bounds bounds, int length, int compact_tiles,
+                                                                int second_tiles, int second_block, int4* intervals) {
   const int tiles = compact_tiles + second_tiles;
   const int tile = blockIdx.x;
   const int64_t offset = static_cast<int64_t>(blockIdx.y) * length;
   const bool compact = tile < compact_tiles;
-  const int first_key = (compact ? tile : tile - compact_tiles) * 128;
+  const int block = compact ? 128 : second_block;
+  const int first_key = (compact ? tile : tile - compact_tiles) * block;
   const int32_t* begins = compact ? bounds.first_begin : bounds.second_begin;
   const int32_t* ends = (compact ? bounds.first_end : bounds.second_end) + offset;
   const auto begin_above = [&](int limit) {
     return begins == nullptr ? length : first_above(begins + offset, length, limit);
   };
-  const int first = first_above(ends, length, first_key), last = begin_above(first_key + 127);
-  const int whole_first = first_above(ends, length, first_key + 127), whole_last = begin_above(first_key);
+  const int first = first_above(ends, length, first_key), last = begin_above(first_key + block - 1);
+  const int whole_first = first_above(ends, length, first_key + block - 1), whole_last = begin_above(first_key);
   if (threadIdx.x == 0) {
     const int end = (last + 63) / 64;
     const int whole_end = whole_last == length ? (length + 63) / 64 : whole_last / 64;
@@ -99,16 +101,17 @@ __global__ void __launch_bounds__(32)
 }
 
 /// One thread per query tile of a KV head: where the key tiles of the two lists stand in the deterministic order, those
-/// of the second list first (BackwardArgs::turns).
-__global__ void __launch_bounds__(128) turns_kernel(Bounds bounds, int length, int query_tiles, int2* turns) {
+/// of the compact list first (BackwardArgs::turns).
+__global__ void __launch_bounds__(128)
+    turns_kernel(Bounds bounds, int length, int query_tiles, int second_block, int2* turns) {
   const int tile = blockIdx.x * 128 + threadIdx.x;
   if (tile >= query_tiles) return;
   const int64_t offset = static_cast<int64_t>(blockIdx.y) * length;
   const RowBounds first = load_bounds(bounds, offset, tile * 64);
   const RowBounds last = load_bounds(bounds, offset, min(tile * 64 + 64, length) - 1);
-  const int second_tiles = max((last.second_end + 127) / 128 - first.second_begin / 128, 0);
+  const int compact_tiles = max((last.first_end + 127) / 128 - first.first_begin / 128, 0);
   turns[static_cast<int64_t>(blockIdx.y) * query_tiles + tile] =
-      make_int2(-(first.second_begin / 128), second_tiles - first.first_begin / 128);
+      make_int2(-(first.first_begin / 128), compact_tiles - first.second_begin / second_block);
 }
 
 struct FinishArgs {

@@ -6,42 +6,50 @@
 #include "kernels/common/hopper.cuh"
 #include "kernels/common/wgmma.cuh"
 
-// Backward kernel for Hopper. A block owns 128 keys of one KV head and walks over the query tiles that see them (of all
-// query heads that share the KV head): one thread streams queries and output gradients in, two others stream dQ out,
-// two consumer warpgroups hold 64 keys each with dK and dV in registers. All products are taken transposed, keys down
-// the rows, so that P^T and dS^T leave the softmax as register operands of dV += P^T dO and dK += dS^T Q. Only dS goes
-// through shared memory, for dQ = dS K, which both warpgroups compute for half of the head dim and add to an fp32
+// Backward kernel for Hopper. A block owns 64 keys a consumer warpgroup of one KV head and walks over the query tiles
+// that see them (of all query heads that share the KV head): one thread streams queries and output gradients in, two
+// others stream dQ out, each consumer holds dK and dV of its keys in registers. All products are taken transposed, keys
+// down the rows, so that P^T and dS^T leave the softmax as register operands of dV += P^T dO and dK += dS^T Q. Only dS
+// goes through shared memory, for dQ = dS K, which is computed in two parts of half the head dim and added to an fp32
 // accumulator.
+//
+// Two consumers share the loads and the sums of dQ and fill a multiprocessor. Where few queries see a key, a block is
+// over before its latencies are hidden; there one consumer a block leaves room for a second block beside it.
 namespace dga::kernels {
 
-template <int kHeadDim>
+template <int kHeadDim, int kConsumerCount>
 struct BackwardTile {
-  static constexpr int kBlockM = 64;   // queries a step: 64 x 128 scores leave room for dK and dV in registers
-  static constexpr int kBlockN = 128;  // keys a block, 64 a warpgroup
-  static constexpr int kStages = 2;
-  static constexpr int kConsumers = 2;
+  static constexpr int kConsumers = kConsumerCount;
+  static constexpr int kBlockM = 64;               // queries a step: leaves room for dK and dV in registers
+  static constexpr int kBlockN = 64 * kConsumers;  // keys a block
+  static constexpr int kBlocksPerSm = 3 - kConsumers;
+  static constexpr int kStages = kConsumers;   // of what is streamed: 224 KiB in all, or 104 KiB
+  static constexpr int kBuffers = kConsumers;  // of dS and of dQ on its way out
   static constexpr int kThreads = 128 * (kConsumers + 1);
+  static constexpr int kConsumerRegisters = kConsumers == 2 ? 240 : 232;  // with 24 for the others: what there is
   static constexpr int kColumnBlocks = kHeadDim / 64;
-  static constexpr int kQueryColumns = kHeadDim / kConsumers;  // columns of dQ a warpgroup computes
+  static constexpr int kParts = 2;  // of the columns of dQ
+  static constexpr int kQueryColumns = kHeadDim / kParts;
 };
 
-template <int kHeadDim>
+template <int kHeadDim, int kConsumerCount>
 struct BackwardShared {
-  using Tile = BackwardTile<kHeadDim>;
+  using Tile = BackwardTile<kHeadDim, kConsumerCount>;
   alignas(1024) __nv_bfloat16 key[Tile::kColumnBlocks][Tile::kBlockN][64];    // reused for dK
   alignas(1024) __nv_bfloat16 value[Tile::kColumnBlocks][Tile::kBlockN][64];  // reused for dV
   alignas(1024) __nv_bfloat16 query[Tile::kStages][Tile::kColumnBlocks][Tile::kBlockM][64];
   alignas(1024) __nv_bfloat16 grad_output[Tile::kStages][Tile::kColumnBlocks][Tile::kBlockM][64];
-  alignas(1024) __nv_bfloat16 grad_scores[2][Tile::kBlockN][Tile::kBlockM];                 // dS^T, rows of 128 bytes
-  alignas(128) float grad_query[2][Tile::kConsumers][Tile::kQueryColumns * Tile::kBlockM];  // on its way to L2
+  alignas(1024) __nv_bfloat16 grad_scores[Tile::kBuffers][Tile::kBlockN][Tile::kBlockM];  // dS^T, rows of 128 bytes
+  alignas(128) float grad_query[Tile::kBuffers][Tile::kParts][Tile::kQueryColumns * Tile::kBlockM];  // on its way to L2
   alignas(128) float log_sum_exp[Tile::kStages][Tile::kBlockM];
   alignas(128) float delta[Tile::kStages][Tile::kBlockM];
   float bias[Tile::kBlockN];  // in base 2
-  int whole[Tile::kStages];   // whether every query of the stage sees all keys of the block
+  int first_query[Tile::kStages];
+  int whole[Tile::kStages];  // whether every query of the stage sees all keys of the block
   uint64_t key_value_full;
   uint64_t query_full[Tile::kStages], query_empty[Tile::kStages];
   uint64_t grad_output_full[Tile::kStages], grad_output_empty[Tile::kStages];
-  uint64_t grad_query_full[2][Tile::kConsumers], grad_query_empty[2][Tile::kConsumers];
+  uint64_t grad_query_full[Tile::kBuffers][Tile::kParts], grad_query_empty[Tile::kBuffers][Tile::kParts];
 };
 
 struct BackwardArgs {
@@ -56,34 +64,24 @@ struct BackwardArgs {
   const float* delta;             // [B, H, padded length]
   float* grad_query;              // [B, H, query tiles, 64 * D] in accumulator order
   int* semaphores;                // [B, H, query tiles, 2] zeros; deterministic mode only
-  const int2* turns;  // [B, G, query tiles]: key tile j of the second list is x + j-th to add to the tile, of
-                      // the compact list y + j-th; deterministic mode only
-  int length, heads, kv_heads, compact_length, second_length;
+  const int2* turns;  // [B, G, query tiles]: key tile j of the compact list is x + j-th to add to the tile, of
+                      // the second list y + j-th; deterministic mode only
+  int batch, length, heads, kv_heads, compact_length, second_length;
   int query_tiles, compact_tiles, second_tiles;
+  bool compact;  // of which list the launch takes the tiles
   float scale, scale_log2;
 };
 
 struct BackwardWork {
   int tile, kv_head, batch;
-  bool compact;
 };
 
-/// Blocks go head by head, a head's compact tiles from the longest on, and all tiles of the second list, which are
-/// short, after the compact tiles of all heads: they fill what the long ones leave idle. The deterministic order adds
-/// the second list's share first, because a block may only wait for blocks that were started before it.
-template <bool kDeterministic>
-__device__ __forceinline__ BackwardWork backward_work(const BackwardArgs& args, int index) {
-  const int batch_heads = gridDim.x / (args.compact_tiles + args.second_tiles);
-  const int compact_blocks = batch_heads * args.compact_tiles;
-  if (kDeterministic) {
-    const int second_blocks = batch_heads * args.second_tiles;
-    index = index < second_blocks ? compact_blocks + index : index - second_blocks;
-  }
-  const bool compact = index < compact_blocks;
-  if (!compact) index -= compact_blocks;
-  const int tiles = compact ? args.compact_tiles : args.second_tiles;
-  const int batch_head = index / tiles;
-  return {index - batch_head * tiles, batch_head % args.kv_heads, batch_head / args.kv_heads, compact};
+/// Grid [heads of a section, tiles, sections]. A section of heads just fills the card, so that few heads' queries are
+/// read at a time; within it the longest tiles of the compact list, the first ones, start first.
+__device__ __forceinline__ BackwardWork backward_work(const BackwardArgs& args) {
+  const int batch_head = blockIdx.z * gridDim.x + blockIdx.x;
+  const int batch = batch_head / args.kv_heads;
+  return {static_cast<int>(blockIdx.y), batch_head - batch * args.kv_heads, batch};
 }
 
 struct BackwardStep {
@@ -98,20 +96,20 @@ __device__ __forceinline__ BackwardStep backward_step(const BackwardWork& work, 
   return {work.kv_head * group + head, interval.y - 1 - (step - head * tiles)};
 }
 
-template <int kHeadDim>
-__device__ __forceinline__ void produce_backward(const BackwardArgs& args, BackwardShared<kHeadDim>& shared,
+template <int kHeadDim, int kConsumers>
+__device__ __forceinline__ void produce_backward(const BackwardArgs& args, BackwardShared<kHeadDim, kConsumers>& shared,
                                                  const BackwardWork& work, int4 interval) {
-  using Tile = BackwardTile<kHeadDim>;
+  using Tile = BackwardTile<kHeadDim, kConsumers>;
   constexpr uint32_t kQueryBytes = Tile::kBlockM * kHeadDim * sizeof(__nv_bfloat16);
   const int group = args.heads / args.kv_heads;
   const int padded_length = args.query_tiles * Tile::kBlockM;
   sm90::barrier_arrive_expect_bytes(&shared.key_value_full, 2 * Tile::kBlockN * kHeadDim * sizeof(__nv_bfloat16));
   for (int block = 0; block < Tile::kColumnBlocks; ++block) {
-    for (int half = 0; half < 2; ++half) {
-      const int row = work.tile * Tile::kBlockN + half * 64;
-      sm90::tensor_load(&shared.key[block][half * 64][0], work.compact ? &args.compact_key : &args.second_key,
+    for (int part = 0; part < kConsumers; ++part) {
+      const int row = work.tile * Tile::kBlockN + part * 64;
+      sm90::tensor_load(&shared.key[block][part * 64][0], args.compact ? &args.compact_key : &args.second_key,
                         &shared.key_value_full, block * 64, row, work.kv_head, work.batch);
-      sm90::tensor_load(&shared.value[block][half * 64][0], work.compact ? &args.compact_value : &args.second_value,
+      sm90::tensor_load(&shared.value[block][part * 64][0], args.compact ? &args.compact_value : &args.second_value,
                         &shared.key_value_full, block * 64, row, work.kv_head, work.batch);
     }
   }
@@ -123,6 +121,7 @@ __device__ __forceinline__ void produce_backward(const BackwardArgs& args, Backw
     const int stage = step % Tile::kStages;
     const uint32_t empty_parity = (step / Tile::kStages + 1) & 1;
     sm90::barrier_wait(&shared.query_empty[stage], empty_parity);
+    shared.first_query[stage] = row;
     shared.whole[stage] = at.tile >= interval.z && at.tile < interval.w;
     sm90::barrier_arrive_expect_bytes(&shared.query_full[stage], kQueryBytes + Tile::kBlockM * sizeof(float));
     for (int block = 0; block < Tile::kColumnBlocks; ++block) {
@@ -152,36 +151,36 @@ __device__ __forceinline__ void pass_turn(int* semaphore) {
   asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(semaphore) : "memory");
 }
 
-/// Adds the staged parts of dQ of one consumer warpgroup to the accumulator. One thread; kept apart from the consumers,
-/// which would otherwise wait for the copy, and in the deterministic mode for their turn.
-template <int kHeadDim, bool kDeterministic>
-__device__ __forceinline__ void add_grad_query(const BackwardArgs& args, BackwardShared<kHeadDim>& shared,
-                                               const BackwardWork& work, int4 interval, int consumer) {
-  using Tile = BackwardTile<kHeadDim>;
-  constexpr int kPart = Tile::kQueryColumns * Tile::kBlockM;
+/// Adds one part of every staged dQ to the accumulator. One thread; kept apart from the consumers, which would
+/// otherwise wait for the copy, and in the deterministic mode for their turn.
+template <int kHeadDim, int kConsumers, bool kDeterministic>
+__device__ __forceinline__ void add_grad_query(const BackwardArgs& args, BackwardShared<kHeadDim, kConsumers>& shared,
+                                               const BackwardWork& work, int4 interval, int part) {
+  using Tile = BackwardTile<kHeadDim, kConsumers>;
+  constexpr int kElements = Tile::kQueryColumns * Tile::kBlockM;
+  constexpr int kBuffers = Tile::kBuffers;
   const int group = args.heads / args.kv_heads;
 #pragma unroll 1
   for (int step = 0; step < group * (interval.y - interval.x); ++step) {
     const BackwardStep at = backward_step(work, interval, group, step);
-    const int buffer = step & 1;
-    const int64_t part =
-        ((static_cast<int64_t>(work.batch) * args.heads + at.head) * args.query_tiles + at.tile) * Tile::kConsumers +
-        consumer;
-    sm90::barrier_wait(&shared.grad_query_full[buffer][consumer], step / 2 & 1);
+    const int buffer = step % kBuffers;
+    const int64_t place =
+        ((static_cast<int64_t>(work.batch) * args.heads + at.head) * args.query_tiles + at.tile) * Tile::kParts + part;
+    sm90::barrier_wait(&shared.grad_query_full[buffer][part], step / kBuffers & 1);
     if (kDeterministic) {
       const int2 turn =
           args.turns[(static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.query_tiles + at.tile];
-      wait_for_turn(args.semaphores + part, (work.compact ? turn.y : turn.x) + work.tile);
+      wait_for_turn(args.semaphores + place, (args.compact ? turn.x : turn.y) + work.tile);
     }
-    sm90::bulk_add(args.grad_query + part * kPart, shared.grad_query[buffer][consumer], kPart * sizeof(float));
+    sm90::bulk_add(args.grad_query + place * kElements, shared.grad_query[buffer][part], kElements * sizeof(float));
     sm90::tensor_store_commit();
     if (kDeterministic) {
       sm90::tensor_store_wait();
-      pass_turn(args.semaphores + part);
-      sm90::barrier_arrive(&shared.grad_query_empty[buffer][consumer]);
-    } else {
-      sm90::tensor_store_wait_read<1>();
-      if (step > 0) sm90::barrier_arrive(&shared.grad_query_empty[buffer ^ 1][consumer]);
+      pass_turn(args.semaphores + place);
+      sm90::barrier_arrive(&shared.grad_query_empty[buffer][part]);
+    } else {  // the one buffer, or the one before, is free again
+      sm90::tensor_store_wait_read<kBuffers - 1>();
+      if (step >= kBuffers - 1) sm90::barrier_arrive(&shared.grad_query_empty[(step + 1) % kBuffers][part]);
     }
   }
   sm90::tensor_store_wait_read<0>();
@@ -189,9 +188,10 @@ __device__ __forceinline__ void add_grad_query(const BackwardArgs& args, Backwar
 
 /// Sets scores of keys that a query does not see to -infinity. Rows are keys, columns are queries.
 __device__ __forceinline__ void mask_transposed(float (&scores)[32], const BackwardArgs& args, const BackwardWork& work,
-                                                int64_t bounds_offset, int first_query, int first_key) {
-  const int* begins = work.compact ? args.bounds.first_begin : args.bounds.second_begin;
-  const int* ends = work.compact ? args.bounds.first_end : args.bounds.second_end;
+                                                int first_query, int first_key) {
+  const int64_t bounds_offset = (static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.length;
+  const int* begins = args.compact ? args.bounds.first_begin : args.bounds.second_begin;
+  const int* ends = args.compact ? args.bounds.first_end : args.bounds.second_end;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
 #pragma unroll
@@ -229,18 +229,18 @@ __device__ __forceinline__ void stage_rows(const float (&tile)[kHeadDim / 2], fl
   }
 }
 
-template <int kHeadDim, bool kBias>
-__device__ __forceinline__ void consume_backward(const BackwardArgs& args, BackwardShared<kHeadDim>& shared,
-                                                 const BackwardWork& work, int4 interval, int consumer) {
-  using Tile = BackwardTile<kHeadDim>;
+template <int kHeadDim, int kConsumers, bool kBias>
+__device__ __forceinline__ void consume_backward(const BackwardArgs& args, BackwardShared<kHeadDim, kConsumers>& shared,
+                                                 const BackwardWork& work, int steps, int consumer) {
+  using Tile = BackwardTile<kHeadDim, kConsumers>;
+  constexpr int kBuffers = Tile::kBuffers;
+  constexpr int kPartsPerConsumer = Tile::kParts / kConsumers;
   constexpr uint32_t kKeyBlockBytes = Tile::kBlockN * 128;
   constexpr uint32_t kQueryBlockBytes = Tile::kBlockM * 128;
   constexpr int kGradQueryRegisters = Tile::kQueryColumns / 2;
   const int thread = threadIdx.x % 128;
   const int local_key = consumer * 64 + thread / 32 * 16 + thread % 32 / 4;
   const int key = work.tile * Tile::kBlockN + local_key;
-  const int group = args.heads / args.kv_heads;
-  const int64_t bounds_offset = (static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.length;
 
   float grad_key[kHeadDim / 2], grad_value[kHeadDim / 2];
 #pragma unroll
@@ -249,18 +249,16 @@ __device__ __forceinline__ void consume_backward(const BackwardArgs& args, Backw
 
   const uint64_t key_operand = sm90::descriptor_k_major(&shared.key[0][consumer * 64][0]);
   const uint64_t value_operand = sm90::descriptor_k_major(&shared.value[0][consumer * 64][0]);
-  const uint64_t key_columns = sm90::descriptor_mn_major(&shared.key[0][0][0], kKeyBlockBytes) +
-                               (kHeadDim == 128 ? consumer * (kKeyBlockBytes >> 4) : consumer * (64 >> 4));
+  const uint64_t key_columns = sm90::descriptor_mn_major(&shared.key[0][0][0], kKeyBlockBytes);
+  constexpr uint32_t kPartBytes = kHeadDim == 128 ? kKeyBlockBytes : 64;  // from one part's columns to the next
 
-  const int steps = group * (interval.y - interval.x);
   sm90::barrier_wait(&shared.key_value_full, 0);
   for (int step = 0; step < steps; ++step) {
-    const BackwardStep at = backward_step(work, interval, group, step);
     const int stage = step % Tile::kStages;
     const uint32_t parity = step / Tile::kStages & 1;
-    const int first_query = at.tile * Tile::kBlockM;
 
-    // S^T = K Q^T, then dP^T = V dO^T, under which the probabilities are computed.
+    // S^T = K Q^T, then dP^T = V dO^T, under which the probabilities are computed; one consumer of its own has not the
+    // registers for that, and the block beside it fills the time.
     float scores[32], grad[32];
     uint32_t fragments[16];
     sm90::barrier_wait(&shared.query_full[stage], parity);
@@ -273,22 +271,27 @@ __device__ __forceinline__ void consume_backward(const BackwardArgs& args, Backw
                            sm90::descriptor_advance(query, k / 4 * kQueryBlockBytes + k % 4 * 32), k != 0);
     }
     sm90::wgmma_commit();
-    sm90::barrier_wait(&shared.grad_output_full[stage], parity);
-    sm90::fence_registers(grad);
-    sm90::wgmma_fence();
-    const uint64_t grad_output = sm90::descriptor_k_major(&shared.grad_output[stage][0][0][0]);
+    const auto issue_grad_probabilities = [&] {
+      sm90::fence_registers(grad);
+      sm90::wgmma_fence();
+      const uint64_t grad_output = sm90::descriptor_k_major(&shared.grad_output[stage][0][0][0]);
 #pragma unroll
-    for (int k = 0; k < kHeadDim / 16; ++k) {
-      sm90::wgmma_ss<0, 0>(grad, sm90::descriptor_advance(value_operand, k / 4 * kKeyBlockBytes + k % 4 * 32),
-                           sm90::descriptor_advance(grad_output, k / 4 * kQueryBlockBytes + k % 4 * 32), k != 0);
+      for (int k = 0; k < kHeadDim / 16; ++k) {
+        sm90::wgmma_ss<0, 0>(grad, sm90::descriptor_advance(value_operand, k / 4 * kKeyBlockBytes + k % 4 * 32),
+                             sm90::descriptor_advance(grad_output, k / 4 * kQueryBlockBytes + k % 4 * 32), k != 0);
+      }
+      sm90::wgmma_commit();
+    };
+    if (kConsumers == 2) {
+      sm90::barrier_wait(&shared.grad_output_full[stage], parity);
+      issue_grad_probabilities();
     }
-    sm90::wgmma_commit();
-    sm90::wgmma_wait<1>();
+    sm90::wgmma_wait<kConsumers - 1>();
     sm90::fence_registers(scores);
 
     // P^T = exp2(scale_log2 * S^T + bias - lse), zero where the key is not visible.
     if (!shared.whole[stage]) {
-      mask_transposed(scores, args, work, bounds_offset, first_query + 2 * (thread % 4), key);
+      mask_transposed(scores, args, work, shared.first_query[stage] + 2 * (thread % 4), key);
     }
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
@@ -305,6 +308,7 @@ __device__ __forceinline__ void consume_backward(const BackwardArgs& args, Backw
     for (int i = 0; i < 16; ++i) fragments[i] = pack_pair(scores[2 * i], scores[2 * i + 1]);
 
     // dV += P^T dO, under which dS is computed.
+    if (kConsumers == 1) sm90::barrier_wait(&shared.grad_output_full[stage], parity);
     sm90::fence_registers(grad_value);
     sm90::fence_registers(fragments);
     sm90::wgmma_fence();
@@ -316,7 +320,13 @@ __device__ __forceinline__ void consume_backward(const BackwardArgs& args, Backw
                         sm90::descriptor_advance(grad_output_columns, k * 2048), 1);
     }
     sm90::wgmma_commit();
-    sm90::wgmma_wait<1>();
+    if (kConsumers == 1) {
+      sm90::wgmma_wait<0>();
+      sm90::fence_registers(grad_value);
+      sm90::fence_registers(fragments);
+      issue_grad_probabilities();
+    }
+    sm90::wgmma_wait<kConsumers - 1>();
     sm90::fence_registers(grad);
 
     // dS^T = P^T * (dP^T - delta)
@@ -332,8 +342,9 @@ __device__ __forceinline__ void consume_backward(const BackwardArgs& args, Backw
         grad_fragments[2 * i + r] = pack_pair(first, second);
       }
     }
-    // Two buffers of dS: the barrier below at the next step proves that both warpgroups have read this one.
-    __nv_bfloat16* grad_scores = &shared.grad_scores[step & 1][0][0];
+    // Of two buffers of dS, the barrier below at the next step proves that both warpgroups have read this one.
+    if (kBuffers == 1) sm90::named_barrier_sync(1, 128 * kConsumers);
+    __nv_bfloat16* grad_scores = &shared.grad_scores[step % kBuffers][0][0];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = local_key + 8 * r;
@@ -344,20 +355,35 @@ __device__ __forceinline__ void consume_backward(const BackwardArgs& args, Backw
       }
     }
     sm90::fence_async_proxy();
-    sm90::named_barrier_sync(1, 256);
+    sm90::named_barrier_sync(1, 128 * kConsumers);
 
-    // dQ = dS K, this warpgroup's columns; dK += dS^T Q.
+    // dQ = dS K, this warpgroup's parts of the columns; dK += dS^T Q under the first part.
     float grad_query[kGradQueryRegisters];
+    const uint64_t grad_scores_operand = sm90::descriptor_mn_major(grad_scores, kQueryBlockBytes);
+    const auto issue_grad_query = [&](int part) {
+#pragma unroll
+      for (int k = 0; k < Tile::kBlockN / 16; ++k) {
+        sm90::wgmma_ss<1, 1>(grad_query, sm90::descriptor_advance(grad_scores_operand, k * 2048),
+                             sm90::descriptor_advance(key_columns, part * kPartBytes + k * 2048), k != 0);
+      }
+      sm90::wgmma_commit();
+    };
+    const int buffer = step % kBuffers;
+    const auto stage_grad_query = [&](int part) {
+      sm90::barrier_wait(&shared.grad_query_empty[buffer][part], (step / kBuffers + 1) & 1);
+      float* staging = shared.grad_query[buffer][part];
+#pragma unroll
+      for (int i = 0; i < kGradQueryRegisters / 4; ++i) {
+        *reinterpret_cast<float4*>(staging + (i * 128 + thread) * 4) =
+            make_float4(grad_query[4 * i], grad_query[4 * i + 1], grad_query[4 * i + 2], grad_query[4 * i + 3]);
+      }
+      sm90::fence_async_proxy();
+      sm90::barrier_arrive(&shared.grad_query_full[buffer][part]);
+    };
     sm90::fence_registers(grad_key);
     sm90::fence_registers(grad_fragments);
     sm90::wgmma_fence();
-    const uint64_t grad_scores_operand = sm90::descriptor_mn_major(grad_scores, kQueryBlockBytes);
-#pragma unroll
-    for (int k = 0; k < Tile::kBlockN / 16; ++k) {
-      sm90::wgmma_ss<1, 1>(grad_query, sm90::descriptor_advance(grad_scores_operand, k * 2048),
-                           sm90::descriptor_advance(key_columns, k * 2048), k != 0);
-    }
-    sm90::wgmma_commit();
+    issue_grad_query(consumer);
     const uint64_t query_columns = sm90::descriptor_mn_major(&shared.query[stage][0][0][0], kQueryBlockBytes);
 #pragma unroll
     for (int k = 0; k < Tile::kBlockM / 16; ++k) {
@@ -370,33 +396,33 @@ __device__ __forceinline__ void consume_backward(const BackwardArgs& args, Backw
     sm90::fence_registers(fragments);
     sm90::fence_registers(grad_query);
     if (thread == 0) sm90::barrier_arrive(&shared.grad_output_empty[stage]);
-    const int buffer = step & 1;
-    sm90::barrier_wait(&shared.grad_query_empty[buffer][consumer], (step / 2 + 1) & 1);
-    float* staging = shared.grad_query[buffer][consumer];
-#pragma unroll
-    for (int i = 0; i < kGradQueryRegisters / 4; ++i) {
-      *reinterpret_cast<float4*>(staging + (i * 128 + thread) * 4) =
-          make_float4(grad_query[4 * i], grad_query[4 * i + 1], grad_query[4 * i + 2], grad_query[4 * i + 3]);
+    stage_grad_query(consumer);
+    if (kPartsPerConsumer == 2) {
+      sm90::fence_registers(grad_query);
+      sm90::wgmma_fence();
+      issue_grad_query(1);
+      sm90::wgmma_wait<0>();
+      sm90::fence_registers(grad_query);
+      stage_grad_query(1);
     }
-    sm90::fence_async_proxy();
-    sm90::barrier_arrive(&shared.grad_query_full[buffer][consumer]);
     sm90::wgmma_wait<0>();
     sm90::fence_registers(grad_key);
     if (thread == 0) sm90::barrier_arrive(&shared.query_empty[stage]);
   }
 
-  if (kBias && work.compact) {
+  if (kBias && args.compact) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       grad_bias[r] += __shfl_xor_sync(0xffffffff, grad_bias[r], 1);
       grad_bias[r] += __shfl_xor_sync(0xffffffff, grad_bias[r], 2);
       if (thread % 4 == 0 && key + 8 * r < args.compact_length) {
-        args.grad_bias[bounds_offset / args.length * args.bias_stride + key + 8 * r] = grad_bias[r];
+        const int64_t head = static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head;
+        args.grad_bias[head * args.bias_stride + key + 8 * r] = grad_bias[r];
       }
     }
   }
-  // Keys and values are free once both warpgroups are done; the gradients take their place.
-  sm90::named_barrier_sync(1, 256);
+  // Keys and values are free once all consumers are done; the gradients take their place.
+  sm90::named_barrier_sync(1, 128 * kConsumers);
   stage_rows<kHeadDim>(grad_key, args.scale, &shared.key[0][consumer * 64][0], Tile::kBlockN * 64, thread);
   stage_rows<kHeadDim>(grad_value, 1.0f, &shared.value[0][consumer * 64][0], Tile::kBlockN * 64, thread);
   sm90::fence_async_proxy();
@@ -404,9 +430,9 @@ __device__ __forceinline__ void consume_backward(const BackwardArgs& args, Backw
   if (thread == 0) {
     const int row = work.tile * Tile::kBlockN + consumer * 64;
     for (int block = 0; block < Tile::kColumnBlocks; ++block) {
-      sm90::tensor_store(work.compact ? &args.grad_compact_key : &args.grad_second_key,
+      sm90::tensor_store(args.compact ? &args.grad_compact_key : &args.grad_second_key,
                          &shared.key[block][consumer * 64][0], block * 64, row, work.kv_head, work.batch);
-      sm90::tensor_store(work.compact ? &args.grad_compact_value : &args.grad_second_value,
+      sm90::tensor_store(args.compact ? &args.grad_compact_value : &args.grad_second_value,
                          &shared.value[block][consumer * 64][0], block * 64, row, work.kv_head, work.batch);
     }
     sm90::tensor_store_commit();
@@ -414,14 +440,17 @@ __device__ __forceinline__ void consume_backward(const BackwardArgs& args, Backw
   }
 }
 
-template <int kHeadDim, bool kBias, bool kDeterministic>
-__global__ void __launch_bounds__(BackwardTile<kHeadDim>::kThreads, 1)
+template <int kHeadDim, int kConsumers, bool kBias, bool kDeterministic>
+__global__ void __launch_bounds__(BackwardTile<kHeadDim, kConsumers>::kThreads,
+                                  BackwardTile<kHeadDim, kConsumers>::kBlocksPerSm)
     backward_kernel(const __grid_constant__ BackwardArgs args) {
-  using Tile = BackwardTile<kHeadDim>;
+  using Tile = BackwardTile<kHeadDim, kConsumers>;
   extern __shared__ uint8_t shared_bytes[];
-  auto& shared = *reinterpret_cast<BackwardShared<kHeadDim>*>((reinterpret_cast<uintptr_t>(shared_bytes) + 1023) &
-                                                              ~uintptr_t{1023});
-  const BackwardWork work = backward_work<kDeterministic>(args, blockIdx.x);
+  auto& shared = *reinterpret_cast<BackwardShared<kHeadDim, kConsumers>*>(
+      (reinterpret_cast<uintptr_t>(shared_bytes) + 1023) & ~uintptr_t{1023});
+  sm90::launch_dependents();  // the blocks of a second launch may fill what the last of this one leave idle
+  const BackwardWork work = backward_work(args);
+  if (work.batch >= args.batch) return;  // the last section may have fewer heads
   if (threadIdx.x == 0) {
     sm90::barrier_init(&shared.key_value_full, 1);
     for (int stage = 0; stage < Tile::kStages; ++stage) {
@@ -430,32 +459,36 @@ __global__ void __launch_bounds__(BackwardTile<kHeadDim>::kThreads, 1)
       sm90::barrier_init(&shared.grad_output_full[stage], 1);
       sm90::barrier_init(&shared.grad_output_empty[stage], Tile::kConsumers);
     }
-    for (int i = 0; i < 2 * Tile::kConsumers; ++i) {
-      sm90::barrier_init(&shared.grad_query_full[i % 2][i / 2], 128);
-      sm90::barrier_init(&shared.grad_query_empty[i % 2][i / 2], 1);
+    for (int i = 0; i < Tile::kBuffers * Tile::kParts; ++i) {
+      sm90::barrier_init(&shared.grad_query_full[i / Tile::kParts][i % Tile::kParts], 128);
+      sm90::barrier_init(&shared.grad_query_empty[i / Tile::kParts][i % Tile::kParts], 1);
     }
     sm90::barrier_init_fence();
   }
   const int tiles = args.compact_tiles + args.second_tiles;
   const int4 interval = args.intervals[(static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * tiles +
-                                       (work.compact ? 0 : args.compact_tiles) + work.tile];
+                                       (args.compact ? 0 : args.compact_tiles) + work.tile];
   if (kBias && threadIdx.x < Tile::kBlockN) {
     const int key = work.tile * Tile::kBlockN + threadIdx.x;
     const int64_t row = (static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.bias_stride;
     shared.bias[threadIdx.x] =
-        work.compact && key < args.compact_length ? args.bias[row + key] * 1.4426950408889634f : 0.0f;
+        args.compact && key < args.compact_length ? args.bias[row + key] * 1.4426950408889634f : 0.0f;
   }
   __syncthreads();
   if (threadIdx.x < 128) {
-    sm90::register_dealloc<24>();  // 128 * 24 + 256 * 240 = 384 * 168, what the block starts with
+    sm90::register_dealloc<24>();  // 128 * 24 + 256 * 240 = 384 * 168 or 128 * (24 + 232) = 256 * 128 at the start
     if (threadIdx.x == 0) {
-      produce_backward<kHeadDim>(args, shared, work, interval);
-    } else if (threadIdx.x % 32 == 0 && threadIdx.x / 32 <= Tile::kConsumers) {
-      add_grad_query<kHeadDim, kDeterministic>(args, shared, work, interval, threadIdx.x / 32 - 1);
+      produce_backward(args, shared, work, interval);
+      // Whoever waits for the launch of the second list must find the one before complete as well.
+      const bool last = work.tile == gridDim.y - 1 && work.kv_head == args.kv_heads - 1 && work.batch == args.batch - 1;
+      if (!args.compact && last) sm90::wait_for_prerequisites();
+    } else if (threadIdx.x % 32 == 0 && threadIdx.x / 32 <= Tile::kParts) {
+      add_grad_query<kHeadDim, kConsumers, kDeterministic>(args, shared, work, interval, threadIdx.x / 32 - 1);
     }
   } else {
-    sm90::register_alloc<240>();
-    consume_backward<kHeadDim, kBias>(args, shared, work, interval, threadIdx.x / 128 - 1);
+    sm90::register_alloc<Tile::kConsumerRegisters>();
+    const int steps = args.heads / args.kv_heads * (interval.y - interval.x);
+    consume_backward<kHeadDim, kConsumers, kBias>(args, shared, work, steps, threadIdx.x / 128 - 1);
   }
 }
 

@@ -52,6 +52,11 @@ __device__ __forceinline__ void register_dealloc() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
+/// Programmatic dependent launch: the next grid on the stream, if it was launched so, may start once every block of
+/// this one has called launch_dependents(); wait_for_prerequisites() returns when the grid before is complete.
+__device__ __forceinline__ void launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ __forceinline__ void wait_for_prerequisites() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
 /// Ordinary writes to shared memory before this are seen by the copy engine and the tensor cores after it.
 __device__ __forceinline__ void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

@@ -10,20 +10,24 @@
 
 // Cost: two passes of S * L / 2 pairs a head, 2 D FLOP each: 275 GFLOP for S = 1024, L = 32K, 32 heads, D = 128, and as
 // many exponentials as pairs, which take the special-function unit as long as the products take the tensor cores. Two
-// blocks of 256 threads share a multiprocessor so that the one computes exponentials under the products of the other.
+// blocks share a multiprocessor, four warpgroups in all, so that some compute exponentials under the products of the
+// others; a warp of each block does nothing but load.
 namespace dga::kernels {
 namespace {
 
 constexpr int kTile = 128;  // rows and columns of a tile of scores; 64 rows a warpgroup
 constexpr int kStages = 2;
-constexpr int kChunkTiles = 32;  // key tiles a block of the first pass takes: 4096 keys, short enough to balance
+constexpr int kThreads = 2 * 128 + 32;
+constexpr int kProducer = 2 * 128;  // the loading thread
+constexpr int kChunkTiles = 32;     // key tiles a block of the first pass takes: 4096 keys, short enough to balance
 constexpr float kLog2e = 1.4426950408889634f;
 
 template <int kHeadDim>
 struct ScoreShared {
   alignas(1024) __nv_bfloat16 fixed[kHeadDim / 64][kTile][64];
   alignas(1024) __nv_bfloat16 streamed[kStages][kHeadDim / 64][kTile][64];
-  float log_sum_exp[kTile];
+  alignas(128) float log_sum_exp[kStages][kTile];
+  int whole[kStages];  // whether every query of the stage sees all keys of the block
   uint64_t fixed_full, full[kStages], empty[kStages];
 };
 
@@ -31,7 +35,8 @@ struct ScoreArgs {
   CUtensorMap query;  // gathered [B, S, H, D]
   CUtensorMap key;    // [B, L, G, D]
   SampleTable table;
-  float2* partial;  // [chunks, B, H, padded S]: maximum (base 2) and sum of a chunk's exponentials
+  float2* partial;     // [chunks, B, H, padded S]: maximum (base 2) and sum of a chunk's exponentials
+  float* log_sum_exp;  // [B, H, padded S] of the sampled queries, base 2; infinity for unused entries
   float* importance;
   int length, heads, kv_heads, samples, sample_tiles, chunks;
   float scale_log2;
@@ -57,10 +62,11 @@ __device__ __forceinline__ ScoreShared<kHeadDim>& shared_storage() {
   return *reinterpret_cast<ScoreShared<kHeadDim>*>((reinterpret_cast<uintptr_t>(bytes) + 1023) & ~uintptr_t{1023});
 }
 
+/// Completes on `barrier` together with `more_bytes` that the caller loads.
 template <int kHeadDim>
 __device__ __forceinline__ void load_tile(void* target, const CUtensorMap* map, uint64_t* barrier, int row, int head,
-                                          int batch) {
-  sm90::barrier_arrive_expect_bytes(barrier, kTile * kHeadDim * sizeof(__nv_bfloat16));
+                                          int batch, uint32_t more_bytes = 0) {
+  sm90::barrier_arrive_expect_bytes(barrier, kTile * kHeadDim * sizeof(__nv_bfloat16) + more_bytes);
   for (int block = 0; block < kHeadDim / 64; ++block) {
     sm90::tensor_load(static_cast<__nv_bfloat16*>(target) + block * kTile * 64, map, barrier, block * 64, row, head,
                       batch);
@@ -73,7 +79,7 @@ __device__ __forceinline__ void init_barriers(ScoreShared<kHeadDim>& shared) {
     sm90::barrier_init(&shared.fixed_full, 1);
     for (int stage = 0; stage < kStages; ++stage) {
       sm90::barrier_init(&shared.full[stage], 1);
-      sm90::barrier_init(&shared.empty[stage], 2);
+      sm90::barrier_init(&shared.empty[stage], kProducer / 32);  // one arrival a warp
     }
     sm90::barrier_init_fence();
   }
@@ -100,7 +106,7 @@ __device__ __forceinline__ void multiply(float (&scores)[64], const ScoreShared<
 
 /// First pass: for 128 sampled queries of a head and one chunk of keys, the maximum and the sum of the exponentials.
 template <int kHeadDim>
-__global__ void __launch_bounds__(256, 2) score_rows_kernel(const __grid_constant__ ScoreArgs args) {
+__global__ void __launch_bounds__(kThreads, 2) score_rows_kernel(const __grid_constant__ ScoreArgs args) {
   auto& shared = shared_storage<kHeadDim>();
   init_barriers(shared);
   const int tile = args.sample_tiles - 1 - blockIdx.x, chunk = blockIdx.y;  // the last queries see the most keys
@@ -124,11 +130,16 @@ __global__ void __launch_bounds__(256, 2) score_rows_kernel(const __grid_constan
   const int first_begin = tile * kTile < args.samples ? begins[tile * kTile] : 0;
   const int first = max(chunk * kChunkTiles, first_begin / kTile);
   const int last = min((chunk + 1) * kChunkTiles, last_position / kTile + (last_position >= 0 ? 1 : 0));
-  if (threadIdx.x == 0 && first < last) {
-    load_tile<kHeadDim>(shared.fixed, &args.query, &shared.fixed_full, tile * kTile, head, batch);
-    for (int i = first; i < min(first + kStages, last); ++i) {
-      load_tile<kHeadDim>(shared.streamed[i - first], &args.key, &shared.full[i - first], i * kTile, kv_head, batch);
+  if (threadIdx.x >= kProducer) {
+    if (threadIdx.x == kProducer && first < last) {
+      load_tile<kHeadDim>(shared.fixed, &args.query, &shared.fixed_full, tile * kTile, head, batch);
+      for (int i = first; i < last; ++i) {
+        const int stage = (i - first) % kStages;
+        sm90::barrier_wait(&shared.empty[stage], ((i - first) / kStages + 1) & 1);
+        load_tile<kHeadDim>(shared.streamed[stage], &args.key, &shared.full[stage], i * kTile, kv_head, batch);
+      }
     }
+    return;
   }
   float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
   if (first < last) sm90::barrier_wait(&shared.fixed_full, 0);
@@ -138,12 +149,7 @@ __global__ void __launch_bounds__(256, 2) score_rows_kernel(const __grid_constan
     sm90::barrier_wait(&shared.full[stage], (i - first) / kStages & 1);
     float scores[64];
     multiply(scores, shared, warpgroup, stage);
-    if (thread == 0) sm90::barrier_arrive(&shared.empty[stage]);
-    if (threadIdx.x == 0 && i + kStages < last) {
-      sm90::barrier_wait(&shared.empty[stage], (i - first) / kStages & 1);
-      load_tile<kHeadDim>(shared.streamed[stage], &args.key, &shared.full[stage], (i + kStages) * kTile, kv_head,
-                          batch);
-    }
+    if (threadIdx.x % 32 == 0) sm90::barrier_arrive(&shared.empty[stage]);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int low = begin[r] - i * kTile - 2 * (thread % 4), high = position[r] - i * kTile - 2 * (thread % 4);
@@ -168,7 +174,7 @@ __global__ void __launch_bounds__(256, 2) score_rows_kernel(const __grid_constan
       maximum[r] = top;
     }
   }
-  // The four threads of a row combine; every entry of `partial` is written, so that the second pass may read it.
+  // The four threads of a row combine; every entry of `partial` is written, so that combine_chunks_kernel may read it.
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float top = fmaxf(maximum[r], __shfl_xor_sync(0xffffffff, maximum[r], 1));
@@ -183,6 +189,25 @@ __global__ void __launch_bounds__(256, 2) score_rows_kernel(const __grid_constan
           make_float2(offset, total);
     }
   }
+}
+
+/// Combines the chunks' sums in order. One block of 128 threads per 128 sampled queries of a head.
+__global__ void __launch_bounds__(kTile) combine_chunks_kernel(const __grid_constant__ ScoreArgs args) {
+  const int sample = blockIdx.x * kTile + threadIdx.x, batch_head = blockIdx.y;
+  const int64_t batch_heads = gridDim.y, padded = args.sample_tiles * kTile;
+  const int position =
+      sample < args.samples ? args.table.positions[batch_head / args.heads * args.samples + sample] : -1;
+  float top = -INFINITY, total = 0;
+  const int chunks = position >= 0 ? position / (kChunkTiles * kTile) + 1 : 0;
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    const float2 part = args.partial[(chunk * batch_heads + batch_head) * padded + sample];
+    if (part.y == 0) continue;  // a chunk before the query's document
+    const float next = fmaxf(top, part.x);
+    total = total * sm90::exp2_approximate(top - next) + part.y * sm90::exp2_approximate(part.x - next);
+    top = next;
+  }
+  // An unused query's probabilities become zero.
+  args.log_sum_exp[batch_head * padded + sample] = total > 0 ? top + log2f(total) : INFINITY;
 }
 
 /// First index of the non-decreasing values[0, count) that is at least `limit`.
@@ -202,7 +227,7 @@ __device__ __forceinline__ int lower_bound(const int32_t* values, int count, int
 
 /// Second pass: for 128 keys of a KV head, the sum of their probabilities over the sampled queries that see them.
 template <int kHeadDim>
-__global__ void __launch_bounds__(256, 2) score_columns_kernel(const __grid_constant__ ScoreArgs args) {
+__global__ void __launch_bounds__(kThreads, 2) score_columns_kernel(const __grid_constant__ ScoreArgs args) {
   auto& shared = shared_storage<kHeadDim>();
   init_barriers(shared);
   const int tile = blockIdx.x, kv_head = blockIdx.y, batch = blockIdx.z;
@@ -221,51 +246,36 @@ __global__ void __launch_bounds__(256, 2) score_columns_kernel(const __grid_cons
   const int first = first_sample / kTile;
   const int tiles = first_sample < last_sample ? (last_sample + kTile - 1) / kTile - first : 0;
   const int steps = tiles * group;
-  const auto load_query = [&](int step) {
-    load_tile<kHeadDim>(shared.streamed[step % kStages], &args.query, &shared.full[step % kStages],
-                        (first + step % tiles) * kTile, kv_head * group + step / tiles, batch);
-  };
-  if (threadIdx.x == 0 && steps > 0) {
-    load_tile<kHeadDim>(shared.fixed, &args.key, &shared.fixed_full, tile * kTile, kv_head, batch);
-    for (int step = 0; step < min(kStages, steps); ++step) load_query(step);
+  if (threadIdx.x >= kProducer) {
+    if (threadIdx.x == kProducer && steps > 0) {
+      load_tile<kHeadDim>(shared.fixed, &args.key, &shared.fixed_full, tile * kTile, kv_head, batch);
+#pragma unroll 1
+      for (int step = 0; step < steps; ++step) {
+        const int stage = step % kStages, sample_tile = first + step % tiles, head = kv_head * group + step / tiles;
+        const int last = min((sample_tile + 1) * kTile, used) - 1;
+        sm90::barrier_wait(&shared.empty[stage], (step / kStages + 1) & 1);
+        shared.whole[stage] = positions[sample_tile * kTile] >= (tile + 1) * kTile - 1 && begins[last] <= tile * kTile;
+        load_tile<kHeadDim>(shared.streamed[stage], &args.query, &shared.full[stage], sample_tile * kTile, head, batch,
+                            sizeof(shared.log_sum_exp[0]));
+        sm90::bulk_load(
+            shared.log_sum_exp[stage],
+            args.log_sum_exp +
+                ((batch * args.heads + head) * static_cast<int64_t>(args.sample_tiles) + sample_tile) * kTile,
+            sizeof(shared.log_sum_exp[0]), &shared.full[stage]);
+      }
+    }
+    return;
   }
   const int key = tile * kTile + warpgroup * 64 + thread / 32 * 16 + thread % 32 / 4;
-  const int64_t batch_heads = static_cast<int64_t>(gridDim.z) * args.heads;
   float importance[2] = {0, 0};
   if (steps > 0) sm90::barrier_wait(&shared.fixed_full, 0);
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
-    const int stage = step % kStages;
-    const int sample_tile = first + step % tiles, head = kv_head * group + step / tiles;
-    __syncthreads();  // the log-sum-exp of the step before has been read
-    if (threadIdx.x < kTile) {
-      // The chunks' sums combine in order; unused queries get infinity, which makes their probabilities zero.
-      const int sample = sample_tile * kTile + threadIdx.x;
-      const int position = sample < used ? positions[sample] : -1;
-      float top = -INFINITY, total = 0;
-      const int chunks = position >= 0 ? position / (kChunkTiles * kTile) + 1 : 0;
-      for (int chunk = 0; chunk < chunks; ++chunk) {
-        const float2 part =
-            args.partial[(chunk * batch_heads + batch * args.heads + head) * args.sample_tiles * kTile + sample];
-        if (part.y == 0) continue;  // a chunk before the query's document
-        const float next = fmaxf(top, part.x);
-        total = total * sm90::exp2_approximate(top - next) + part.y * sm90::exp2_approximate(part.x - next);
-        top = next;
-      }
-      shared.log_sum_exp[threadIdx.x] = total > 0 ? top + log2f(total) : INFINITY;
-    }
-    __syncthreads();
+    const int stage = step % kStages, sample_tile = first + step % tiles;
     sm90::barrier_wait(&shared.full[stage], step / kStages & 1);
     float scores[64];
     multiply(scores, shared, warpgroup, stage);
-    if (thread == 0) sm90::barrier_arrive(&shared.empty[stage]);
-    if (threadIdx.x == 0 && step + kStages < steps) {
-      sm90::barrier_wait(&shared.empty[stage], step / kStages & 1);
-      load_query(step + kStages);
-    }
-    const int last = min((sample_tile + 1) * kTile, used) - 1;
-    const bool whole = positions[sample_tile * kTile] >= (tile + 1) * kTile - 1 && begins[last] <= tile * kTile;
-    if (!whole) {
+    if (!shared.whole[stage]) {
 #pragma unroll
       for (int j = 0; j < 16; ++j) {
 #pragma unroll
@@ -281,13 +291,15 @@ __global__ void __launch_bounds__(256, 2) score_columns_kernel(const __grid_cons
     }
 #pragma unroll
     for (int j = 0; j < 16; ++j) {
-      const float2 lse = *reinterpret_cast<const float2*>(&shared.log_sum_exp[8 * j + 2 * (thread % 4)]);
+      const float2 lse = *reinterpret_cast<const float2*>(&shared.log_sum_exp[stage][8 * j + 2 * (thread % 4)]);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         importance[r] += sm90::exp2_approximate(fmaf(scores[4 * j + 2 * r], args.scale_log2, -lse.x)) +
                          sm90::exp2_approximate(fmaf(scores[4 * j + 2 * r + 1], args.scale_log2, -lse.y));
       }
     }
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) sm90::barrier_arrive(&shared.empty[stage]);  // the warp has read its sums, too
   }
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -303,7 +315,7 @@ __global__ void __launch_bounds__(256, 2) score_columns_kernel(const __grid_cons
 int64_t tiles_of(int64_t count) { return (count + kTile - 1) / kTile; }
 
 struct Workspace {
-  int64_t chunks, gathered, partial, total;
+  int64_t chunks, partial, log_sum_exp, total;
 };
 
 Workspace layout(const Shape& shape, int64_t samples) {
@@ -311,7 +323,9 @@ Workspace layout(const Shape& shape, int64_t samples) {
   Workspace parts{};
   parts.chunks = (tiles_of(shape.length) + kChunkTiles - 1) / kChunkTiles;
   parts.partial = aligned(shape.batch * samples * shape.heads * shape.head_dim * 2);
-  parts.total = parts.partial + aligned(parts.chunks * shape.batch * shape.heads * tiles_of(samples) * kTile * 8);
+  const int64_t entries = shape.batch * shape.heads * tiles_of(samples) * kTile;
+  parts.log_sum_exp = parts.partial + aligned(parts.chunks * entries * 8);
+  parts.total = parts.log_sum_exp + aligned(entries * 4);
   return parts;
 }
 
@@ -336,6 +350,7 @@ void launch(const ScoreParams& params, cudaStream_t stream) {
   args.key = make_tensor_map(params.key, shape.batch, shape.length, shape.kv_heads, kHeadDim, kTile);
   args.table = params.table;
   args.partial = reinterpret_cast<float2*>(workspace + parts.partial);
+  args.log_sum_exp = reinterpret_cast<float*>(workspace + parts.log_sum_exp);
   args.importance = params.importance;
   args.length = static_cast<int>(shape.length);
   args.heads = static_cast<int>(shape.heads);
@@ -350,11 +365,14 @@ void launch(const ScoreParams& params, cudaStream_t stream) {
   DGA_CUDA_CHECK(
       cudaFuncSetAttribute(score_columns_kernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   const dim3 rows_grid(args.sample_tiles, args.chunks, static_cast<unsigned>(shape.batch * shape.heads));
-  score_rows_kernel<kHeadDim><<<rows_grid, 256, shared_bytes, stream>>>(args);
+  score_rows_kernel<kHeadDim><<<rows_grid, kThreads, shared_bytes, stream>>>(args);
+  DGA_CUDA_CHECK(cudaGetLastError());
+  const dim3 combine_grid(args.sample_tiles, static_cast<unsigned>(shape.batch * shape.heads));
+  combine_chunks_kernel<<<combine_grid, kTile, 0, stream>>>(args);
   DGA_CUDA_CHECK(cudaGetLastError());
   const dim3 columns_grid(static_cast<unsigned>(tiles_of(shape.length)), args.kv_heads,
                           static_cast<unsigned>(shape.batch));
-  score_columns_kernel<kHeadDim><<<columns_grid, 256, shared_bytes, stream>>>(args);
+  score_columns_kernel<kHeadDim><<<columns_grid, kThreads, shared_bytes, stream>>>(args);
   DGA_CUDA_CHECK(cudaGetLastError());
 }
 

@@ -38,6 +38,7 @@ void add_tokenize_app(CLI::App& root, AppContext& context);
 void add_export_app(CLI::App& root, AppContext& context);
 void add_import_app(CLI::App& root, AppContext& context);
 void add_config_app(CLI::App& root, AppContext& context);
+void add_bench_app(CLI::App& root, AppContext& context);
 void add_sweep_app(CLI::App& root, AppContext& context);
 void add_report_app(CLI::App& root, AppContext& context);
 void add_info_app(CLI::App& root, AppContext& context);

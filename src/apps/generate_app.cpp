@@ -44,7 +44,11 @@ ExitCode run_generate(const GenerateAppOptions& options) {
   const std::shared_ptr<const Tokenizer> tokenizer = load_run_tokenizer(run.config);
   DGA_CHECK_INPUT(tokenizer != nullptr, options.model, ": no tokenizer.model; name one with --set data.tokenizer=PATH");
   const std::vector<int32_t> prompt = encode_prompt(options, run, *tokenizer);
+  if (run.config.attention.backend == AttentionBackend::kernel) {
+    fail(ExitCode::config, "attention.backend: there are no CUDA kernels for decoding yet; use auto");
+  }
   const Llama model = load_run_model(run);
+  if (model.device().is_cuda()) log::info("decoding uses LibTorch's operations; there are no kernels for it yet");
   GenerateOptions generation = options.generate;
   generation.stop_tokens = model.config().eos_token_id;
   if (tokenizer->eos_id() >= 0) generation.stop_tokens.push_back(tokenizer->eos_id());

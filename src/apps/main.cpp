@@ -44,6 +44,7 @@ ExitCode parse_and_run(int argc, char** argv) {
   add_export_app(root, context);
   add_import_app(root, context);
   add_config_app(root, context);
+  add_bench_app(root, context);
   add_sweep_app(root, context);
   add_report_app(root, context);
   add_info_app(root, context);

@@ -7,6 +7,7 @@
 
 #include "attention/config.h"
 #include "attention/sequence_layout.h"
+#include "ops/attention_memory.h"
 
 /// Shapes: B batch, L length, T new tokens, H query heads, G key-value heads, D head dim.
 namespace dga {
@@ -30,9 +31,10 @@ class Attention {
   virtual ~Attention() = default;
 
   /// Outputs [B, L, H, D] for q [B, L, H, D] and k, v [B, L, G, D], all after RoPE, of one floating type and device;
-  /// H is a multiple of G. Differentiable; deterministic, so recomputation gives the same bits.
+  /// H is a multiple of G. Differentiable; deterministic, so recomputation gives the same bits. `memory`, where there
+  /// is one, is empty at the first call and given again to a second call with the same arguments.
   virtual at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                             const SequenceLayout& layout) const = 0;
+                             const SequenceLayout& layout, AttentionMemory* memory = nullptr) const = 0;
 
   /// See visible_pairs in attention/config.h.
   virtual double visible_pairs(int64_t length) const = 0;

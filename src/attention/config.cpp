@@ -124,6 +124,9 @@ void AttentionConfig::fields(config::Fields& f) {
   f.field("window", window, "last tokens that a query sees under these three, its own included", config::at_least(1));
   f.field("sink_positions", sink_positions,
           "streaming: the first tokens at their own (absolute) positions, or as numbered within the cache");
+  f.field("keep_lists", keep_lists,
+          "backend kernel: whether the backward pass finds the compact and the second list kept (about 1.1 times the "
+          "memory of K and V a layer) or makes them again");
   f.list("layers", layers, "layers whose kind differs from attention.kind; a later entry wins");
 }
 

@@ -91,6 +91,7 @@ struct AttentionConfig {
   int64_t sink_tokens = 4;
   int64_t window = 1024;
   SinkPositions sink_positions = SinkPositions::absolute;
+  bool keep_lists = true;
   std::vector<LayerKind> layers;
 
   void fields(config::Fields& f);

@@ -64,12 +64,12 @@ class FullAttention : public Attention {
  public:
   explicit FullAttention(const AttentionConfig& config) : config_(config) {}
 
-  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                     const SequenceLayout& layout) const override {
+  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const SequenceLayout& layout,
+                     AttentionMemory* memory) const override {
     if (use_kernels(config_, AttentionKind::full, q, k)) {
       check_heads(q, k, v);
       layout.check(q.size(0), q.size(1));
-      return kernel_full_attention(q, k, v, layout.starts, 1.0 / std::sqrt(static_cast<double>(q.size(3))));
+      return kernel_full_attention(q, k, v, layout.starts, 1.0 / std::sqrt(static_cast<double>(q.size(3))), memory);
     }
     const bool fused = config_.backend != AttentionBackend::reference;
     bool whole_rows = true;

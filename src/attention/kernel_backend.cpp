@@ -34,6 +34,8 @@ void add_random_focal(GroupedAttention& attention, const SequenceSpan& span, con
   }
 }
 
+}  // namespace
+
 kernels::GroupingSettings grouping_settings(const AttentionConfig& config) {
   kernels::GroupingSettings settings;
   const bool blocks = config.selection == Selection::causal;
@@ -47,8 +49,6 @@ kernels::GroupingSettings grouping_settings(const AttentionConfig& config) {
   return settings;
 }
 
-}  // namespace
-
 bool use_kernels(const AttentionConfig& config, AttentionKind kind, const at::Tensor& q, const at::Tensor& k) {
   const bool required = config.backend == AttentionBackend::kernel;
   if (!required && (config.backend != AttentionBackend::automatic || !q.is_cuda())) return false;
@@ -60,12 +60,13 @@ bool use_kernels(const AttentionConfig& config, AttentionKind kind, const at::Te
        "; attention.backend: reference computes the same with LibTorch's operations, slowly");
 }
 
-at::Tensor kernel_dga_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                const SequenceLayout& layout, const AttentionConfig& config, const RandomKey& key) {
+GroupedAttention grouped_attention(const at::Tensor& q, const at::Tensor& k, const SequenceLayout& layout,
+                                   const AttentionConfig& config, const RandomKey& key) {
   GroupedAttention attention;
   attention.grouping = grouping_settings(config);
   attention.mean_weights = config.group_weights == GroupWeights::mean;
   attention.entropy_bias = config.group_bias == GroupBias::entropy;
+  attention.keep_lists = config.keep_lists;
   attention.scale = 1.0 / std::sqrt(static_cast<double>(q.size(3)));
   attention.starts = layout.starts;
   const auto rows = static_cast<size_t>(q.size(0));
@@ -90,7 +91,13 @@ at::Tensor kernel_dga_attention(const at::Tensor& q, const at::Tensor& k, const 
       attention.source = FocalSource::given;
       break;
   }
-  return kernel_grouped_attention(q, k, v, attention);
+  return attention;
+}
+
+at::Tensor kernel_dga_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                const SequenceLayout& layout, const AttentionConfig& config, const RandomKey& key,
+                                AttentionMemory* memory) {
+  return kernel_grouped_attention(q, k, v, grouped_attention(q, k, layout, config, key), memory);
 }
 
 }  // namespace dga

@@ -146,8 +146,8 @@ class WindowAttention : public Attention {
   WindowAttention(const AttentionConfig& config, AttentionKind kind, const at::Tensor& inverse_frequencies)
       : config_(config), kind_(kind), rule_(config, kind, inverse_frequencies) {}
 
-  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                     const SequenceLayout& layout) const override {
+  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const SequenceLayout& layout,
+                     AttentionMemory* /*memory*/) const override {
     if (q.is_cuda() && config_.backend != AttentionBackend::reference) {
       fail(ExitCode::config,
            "attention.backend: there are no CUDA kernels for attention.kind: ", config::name_of(kind_),

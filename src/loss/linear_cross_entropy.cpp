@@ -5,7 +5,12 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
+#include <optional>
+#include <vector>
 
+#include "ops/compute_type.h"
+#include "ops/weight_gradient.h"
 #include "util/error.h"
 
 // Shapes: N tokens, C tokens of a chunk, V vocabulary, E hidden size.
@@ -16,92 +21,53 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// Type of logits, softmax and sums.
-at::ScalarType accumulation_type(at::ScalarType type) { return type == at::kDouble ? at::kDouble : at::kFloat; }
-
-/// The logits of the tokens, a chunk at a time, in buffers that all chunks share.
-class LogitChunks {
+/// The losses of the tokens, a chunk at a time, whose logits share one buffer.
+class LossChunks {
  public:
-  LogitChunks(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, int64_t chunk_tokens)
-      : hidden_(hidden), weight_(weight), labels_(labels), type_(accumulation_type(hidden.scalar_type())) {
+  LossChunks(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, int64_t chunk_tokens)
+      : hidden_(hidden), weight_(weight), labels_(labels), type_(compute_type(hidden.scalar_type())) {
     // A CPU has no product of two bf16 matrices with an fp32 result, so there the operands are widened.
     widen_ = hidden.is_cpu() && hidden.scalar_type() != type_;
     if (widen_) weight_ = weight_.to(type_);
     chunk_tokens_ = std::min(chunk_tokens, std::max<int64_t>(hidden.size(0), 1));
-    logits_ = at::empty({chunk_tokens_, weight.size(0)}, hidden.options().dtype(type_));
-    softmax_ = at::empty_like(logits_);
+    const auto options = hidden.options().dtype(type_).requires_grad(false);
+    logits_ = hidden.scalar_type() == at::kBFloat16 && hidden.is_cuda()
+                  ? padded_logits(chunk_tokens_, weight.size(0), options)
+                  : at::empty({chunk_tokens_, weight.size(0)}, options);
   }
 
-  int64_t chunk_tokens() const { return chunk_tokens_; }
-  at::ScalarType type() const { return type_; }
+  int64_t count() const { return (hidden_.size(0) + chunk_tokens_ - 1) / chunk_tokens_; }
+  int64_t first(int64_t chunk) const { return chunk * chunk_tokens_; }
   const at::Tensor& weight() const { return weight_; }  // [V, E]
 
-  void compute(int64_t first) {
-    const int64_t count = std::min(chunk_tokens_, hidden_.size(0) - first);
-    hidden_chunk_ = hidden_.narrow(0, first, count);
-    if (widen_) hidden_chunk_ = hidden_chunk_.to(type_);
-    at::Tensor logits = logits_.narrow(0, 0, count);
-    if (hidden_chunk_.scalar_type() == type_) {
-      at::mm_out(logits, hidden_chunk_, weight_.t());
-    } else {
-      at::mm_out(logits, hidden_chunk_, weight_.t(), type_);
-    }
-    const at::Tensor chunk_labels = labels_.narrow(0, first, count);
-    has_label_ = chunk_labels != kNoLabel;
-    safe_labels_ = chunk_labels.clamp_min(0).unsqueeze(1);
-    label_logits_ = logits.gather(1, safe_labels_).squeeze(1);
-    softmax_chunk_ = softmax_.narrow(0, 0, count);
-    at::_softmax_out(softmax_chunk_, logits, 1, /*half_to_float=*/false);
-    // The largest logit m has probability exp(m - lse), which is at least 1 / V and so never loses digits.
-    lse_ = logits.amax(1) - softmax_chunk_.amax(1).log();
+  /// The hidden states [C, E] of a chunk, in the type that products are made in.
+  at::Tensor hidden(int64_t chunk) const {
+    const at::Tensor part = part_of(hidden_, chunk);
+    return widen_ ? part.to(type_) : part;
   }
 
-  const at::Tensor& hidden() const { return hidden_chunk_; }      // [C, E]
-  const at::Tensor& has_label() const { return has_label_; }      // [C] bool
-  const at::Tensor& safe_labels() const { return safe_labels_; }  // [C, 1], 0 where there is none
-  const at::Tensor& softmax() const { return softmax_chunk_; }    // [C, V]; may be overwritten
-  const at::Tensor& lse() const { return lse_; }                  // [C]
-  at::Tensor nll() const { return lse_ - label_logits_; }         // [C]
+  TokenLosses losses(const at::Tensor& hidden, int64_t chunk, double z_loss, bool with_gradient) {
+    at::Tensor logits = logits_.narrow(0, 0, hidden.size(0));
+    if (hidden.scalar_type() == type_) {
+      at::mm_out(logits, hidden, weight_.t());
+    } else {
+      at::mm_out(logits, hidden, weight_.t(), type_);
+    }
+    const std::optional<at::ScalarType> gradient = with_gradient ? std::optional(hidden.scalar_type()) : std::nullopt;
+    return cross_entropy(logits, part_of(labels_, chunk), z_loss, gradient);
+  }
 
  private:
+  at::Tensor part_of(const at::Tensor& all, int64_t chunk) const {
+    return all.narrow(0, first(chunk), std::min(chunk_tokens_, all.size(0) - first(chunk)));
+  }
+
   at::Tensor hidden_, weight_, labels_;
   at::ScalarType type_;
   bool widen_ = false;
   int64_t chunk_tokens_ = 0;
-  at::Tensor logits_, softmax_;
-  at::Tensor hidden_chunk_, has_label_, safe_labels_, label_logits_, softmax_chunk_, lse_;
+  at::Tensor logits_;
 };
-
-/// Turns a chunk's softmax into the gradient of its loss sum by the logits:
-/// softmax * (1 + 2 z lse) - one_hot(label), rows without a label 0.
-at::Tensor logit_gradient(const LogitChunks& chunk, double z_loss) {
-  const at::Tensor& gradient = chunk.softmax();
-  const at::Tensor with_label = chunk.has_label().to(chunk.type());
-  const at::Tensor row_factor = z_loss == 0 ? with_label : with_label * (chunk.lse() * (2 * z_loss) + 1);
-  gradient.mul_(row_factor.unsqueeze(1));
-  gradient.scatter_add_(1, chunk.safe_labels(), with_label.neg().unsqueeze(1));
-  return gradient;
-}
-
-/// Adds a chunk's part to the gradient of the weight ([V, E], accumulation type) and writes that of its hidden states
-/// ([C, E]). Either may be undefined.
-void add_gradients(const LogitChunks& chunk, const at::Tensor& logit_grad, at::Tensor grad_weight,
-                   at::Tensor grad_hidden) {
-  const at::Tensor operand = logit_grad.to(chunk.hidden().scalar_type());
-  if (grad_weight.defined()) {
-    if (operand.scalar_type() == chunk.type()) {
-      at::addmm_out(grad_weight, grad_weight, operand.t(), chunk.hidden());
-    } else {
-      at::addmm_out(grad_weight, grad_weight, operand.t(), chunk.hidden(), chunk.type());
-    }
-  }
-  if (!grad_hidden.defined()) return;
-  if (grad_hidden.scalar_type() == operand.scalar_type()) {
-    at::mm_out(grad_hidden, operand, chunk.weight());
-  } else {
-    grad_hidden.copy_(at::mm(operand, chunk.weight()));
-  }
-}
 
 struct Sums {
   at::Tensor loss, nll, count;
@@ -113,30 +79,46 @@ struct Wanted {
   bool grad_weight = false;
 };
 
+/// Writes the gradient of a chunk's hidden states ([C, E]).
+void hidden_gradient(const at::Tensor& logit_gradient, const at::Tensor& weight, at::Tensor result) {
+  if (result.scalar_type() == logit_gradient.scalar_type()) {
+    at::mm_out(result, logit_gradient, weight);
+  } else {
+    result.copy_(at::mm(logit_gradient, weight));
+  }
+}
+
 Sums compute_sums(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
                   const LossConfig& config, Wanted wanted) {
-  LogitChunks chunk(hidden, weight, labels, config.loss_chunk_tokens);
+  LossChunks chunks(hidden, weight, labels, chunk_tokens(config, weight.size(0), hidden.is_cuda()));
+  WeightGradient weight_gradient(chunks.count());
   Sums sums;
-  sums.loss = at::zeros({}, hidden.options().dtype(at::kDouble));
-  sums.nll = at::zeros_like(sums.loss);
-  sums.count = (labels != kNoLabel).sum();
   if (wanted.grad_hidden) sums.grad_hidden = at::empty_like(hidden, at::MemoryFormat::Contiguous);
-  if (wanted.grad_weight) sums.grad_weight = at::zeros(weight.sizes(), weight.options().dtype(chunk.type()));
-  for (int64_t first = 0; first < hidden.size(0); first += chunk.chunk_tokens()) {
-    chunk.compute(first);
-    const at::Tensor nll = chunk.nll().masked_fill(chunk.has_label().logical_not(), 0).sum(at::kDouble);
-    sums.nll.add_(nll);
-    sums.loss.add_(nll);
-    if (config.z_loss != 0) {
-      const at::Tensor squares = chunk.lse().square().masked_fill(chunk.has_label().logical_not(), 0);
-      sums.loss.add_(squares.sum(at::kDouble), config.z_loss);
+  std::vector<at::Tensor> nll, log_sum_exp;
+  for (int64_t chunk = 0; chunk < chunks.count(); ++chunk) {
+    const at::Tensor states = chunks.hidden(chunk);
+    const TokenLosses losses = chunks.losses(states, chunk, config.z_loss, wanted.grad_hidden || wanted.grad_weight);
+    nll.push_back(losses.nll);
+    log_sum_exp.push_back(losses.log_sum_exp);
+    if (wanted.grad_weight) weight_gradient.add(losses.gradient, states);
+    if (wanted.grad_hidden) {
+      hidden_gradient(losses.gradient, chunks.weight(),
+                      sums.grad_hidden.narrow(0, chunks.first(chunk), states.size(0)));
     }
-    if (!wanted.grad_hidden && !wanted.grad_weight) continue;
-    const at::Tensor part =
-        wanted.grad_hidden ? sums.grad_hidden.narrow(0, first, chunk.hidden().size(0)) : at::Tensor();
-    add_gradients(chunk, logit_gradient(chunk, config.z_loss), sums.grad_weight, part);
   }
-  if (wanted.grad_weight) sums.grad_weight = sums.grad_weight.to(weight.scalar_type());
+  const auto total = [&](const std::vector<at::Tensor>& parts) {
+    if (parts.empty()) return at::zeros({}, hidden.options().dtype(at::kDouble).requires_grad(false));
+    return at::cat(parts).to(at::kDouble).sum();
+  };
+  sums.nll = total(nll);
+  sums.loss = sums.nll.clone();
+  if (config.z_loss != 0) {
+    for (at::Tensor& part : log_sum_exp) part.square_();
+    sums.loss.add_(total(log_sum_exp), config.z_loss);
+  }
+  sums.count = (labels != kNoLabel).sum();
+  if (wanted.grad_weight) sums.grad_weight = weight_gradient.finish();
+  if (wanted.grad_weight && !sums.grad_weight.defined()) sums.grad_weight = at::zeros_like(weight);
   return sums;
 }
 
@@ -146,19 +128,32 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     Sums sums = compute_sums(hidden, weight, labels, config, wanted);
     ctx->saved_data["grad_hidden"] = sums.grad_hidden;
     ctx->saved_data["grad_weight"] = sums.grad_weight;
+    ctx->save_for_backward({weight});
     ctx->mark_non_differentiable({sums.nll, sums.count});
     return {sums.loss, sums.nll, sums.count};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     DGA_CHECK(ctx->saved_data.count("grad_weight") == 1, "backward of linear_cross_entropy ran twice");
-    const auto scaled = [&](const char* name) {
-      at::Tensor gradient = ctx->saved_data[name].toTensor();
-      // In place, since the gradient of the weight can be one of the largest tensors of a step.
-      return gradient.defined() ? gradient.mul_(gradients[0]) : gradient;
+    const at::Tensor weight = ctx->get_saved_variables()[0];
+    // Into `result` where it has the right type, else in place: the gradient of the weight can be one of the largest
+    // tensors of a step.
+    const auto scaled = [&](const char* name, at::Tensor result) {
+      const at::Tensor gradient = ctx->saved_data[name].toTensor();
+      if (!gradient.defined()) return gradient;
+      if (!result.defined()) {
+        result = gradient.scalar_type() == weight.scalar_type() ? gradient : at::empty_like(gradient, weight.options());
+      }
+      return at::mul_out(result, gradient, gradients[0]);
     };
-    const at::Tensor grad_hidden = scaled("grad_hidden");
-    const at::Tensor grad_weight = scaled("grad_weight");
+    const at::Tensor grad_hidden = scaled("grad_hidden", {});
+    const std::shared_ptr<GradientSink> sink = gradient_sink(weight);
+    const bool into_sink = sink && !sink->filled;
+    at::Tensor grad_weight = scaled("grad_weight", into_sink ? sink->sum : at::Tensor());
+    if (into_sink && grad_weight.defined()) {
+      sink->filled = true;
+      grad_weight.reset();
+    }
     ctx->saved_data.clear();
     return {grad_hidden, grad_weight, at::Tensor(), at::Tensor(), at::Tensor()};
   }
@@ -193,15 +188,14 @@ at::Tensor token_log_probs(const at::Tensor& hidden, const at::Tensor& weight, c
                            int64_t chunk_tokens) {
   check_arguments(hidden, weight, labels);
   const at::NoGradGuard no_grad;
-  LogitChunks chunk(hidden, weight, labels, chunk_tokens);
+  LossChunks chunks(hidden, weight, labels, chunk_tokens);
   at::Tensor result = at::empty({hidden.size(0)}, hidden.options().dtype(at::kFloat));
-  for (int64_t first = 0; first < hidden.size(0); first += chunk.chunk_tokens()) {
-    chunk.compute(first);
-    const at::Tensor nll =
-        chunk.nll().masked_fill(chunk.has_label().logical_not(), std::numeric_limits<double>::quiet_NaN());
-    result.narrow(0, first, nll.size(0)).copy_(nll.neg());
+  for (int64_t chunk = 0; chunk < chunks.count(); ++chunk) {
+    const at::Tensor states = chunks.hidden(chunk);
+    const at::Tensor nll = chunks.losses(states, chunk, /*z_loss=*/0, /*with_gradient=*/false).nll;
+    result.narrow(0, chunks.first(chunk), states.size(0)).copy_(nll.neg());
   }
-  return result;
+  return result.masked_fill_(labels == kNoLabel, std::numeric_limits<double>::quiet_NaN());
 }
 
 }  // namespace dga

@@ -5,11 +5,9 @@
 #include <cstdint>
 
 #include "loss/config.h"
+#include "ops/cross_entropy.h"
 
 namespace dga {
-
-/// A label that takes no part in the loss.
-constexpr int64_t kNoLabel = -100;
 
 /// Sums over the tokens that have a label. The mean over a step is the caller's: it divides by the label count of the
 /// whole step, so that neither micro-batches nor ranks change the result.
@@ -23,7 +21,10 @@ struct LossSum {
 /// whose gradients are made while the chunk's logits exist, so backward() only scales them.
 /// Per token: lse - logit[label] + z_loss * lse^2, lse the log-sum-exp of its logits.
 /// hidden [N, hidden] and weight [V, hidden] in one float type; labels [N] int64, kNoLabel is left out, anything else
-/// must lie in [0, V) (checked on CPU). Softmax and sums are fp32 or better. backward() may run once per call.
+/// must lie in [0, V) (checked on a CPU; on a GPU the loss becomes NaN or undefined, see ops/cross_entropy.h). Logits,
+/// softmax and sums are fp32 or better. The gradient of the weight is summed over the chunks in fp32 and rounded once,
+/// with the factor that backward() brings; a single chunk is rounded to the weight's type before that factor, as the
+/// gradient of hidden always is. Nothing waits for the GPU. backward() may run once per call.
 LossSum linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
                              const LossConfig& config);
 

@@ -3,9 +3,13 @@
 #include <ATen/ATen.h>
 #include <torch/autograd.h>
 
-#include "ops/rms_norm.h"
-#include "ops/rope.h"
-#include "ops/swiglu.h"
+#include "model/after_attention.h"
+#include "model/before_attention.h"
+
+// A layer is three nodes of autograd: the part before attention, attention, the part behind it. The two outer nodes
+// make again in their backward passes what they did not keep; attention keeps what its own backward pass needs, so
+// neither ever runs it again. Under Recompute::block one node holds all three; it keeps the layer's input, and what
+// spares attention its second run (AttentionMemory).
 
 namespace dga {
 namespace {
@@ -13,87 +17,193 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// `attend` maps q, k, v [B, L, H or G, D] after RoPE to outputs [B, L, H, D].
-template <class Attend>
-at::Tensor layer(const at::Tensor& x, const BlockWeights& w, const BlockContext& c, const Attend& attend) {
-  const int64_t batch = x.size(0), length = x.size(1);
-  const at::Tensor a = rms_norm(x, w.input_norm, c.rms_norm_eps);
-  const at::Tensor q = at::linear(a, w.q_proj).view({batch, length, c.heads, c.head_dim});
-  const at::Tensor k = at::linear(a, w.k_proj).view({batch, length, c.kv_heads, c.head_dim});
-  const at::Tensor v = at::linear(a, w.v_proj).view({batch, length, c.kv_heads, c.head_dim});
-  const at::Tensor attended =
-      attend(apply_rope(q, c.angles.cos, c.angles.sin), apply_rope(k, c.angles.cos, c.angles.sin), v);
-  const at::Tensor y = x + at::linear(attended.reshape({batch, length, c.heads * c.head_dim}), w.o_proj);
-  const at::Tensor m = rms_norm(y, w.post_attention_norm, c.rms_norm_eps);
-  return y + at::linear(swiglu(at::linear(m, w.gate_proj), at::linear(m, w.up_proj)), w.down_proj);
+struct ContextHolder : torch::CustomClassHolder {
+  explicit ContextHolder(const BlockContext& c) : context(c) {}
+  BlockContext context;
+};
+
+void keep_context(AutogradContext* ctx, const BlockContext& context) {
+  ctx->saved_data["context"] = c10::IValue::make_capsule(c10::make_intrusive<ContextHolder>(context));
 }
 
-BlockWeights weights_of(const variable_list& tensors, size_t first) {
-  BlockWeights weights;
-  for (size_t i = 0; i < kBlockWeights.size(); ++i) weights.*kBlockWeights[i].member = tensors[first + i];
-  return weights;
+c10::intrusive_ptr<ContextHolder> kept_context(AutogradContext* ctx) {
+  return c10::static_intrusive_pointer_cast<ContextHolder>(ctx->saved_data["context"].toCapsule());
 }
 
-/// Inputs: x and the weights in the order of kBlockWeights. Saves them alone, and runs the layer again in backward.
-class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
+/// The weights kBlockWeights[first ...] of which `tensors` holds `count` from `offset` on.
+struct WeightRange {
+  size_t first, count, offset;
+
+  BlockWeights read(at::TensorList tensors) const {
+    BlockWeights weights;
+    for (size_t i = 0; i < count; ++i) weights.*kBlockWeights[first + i].member = tensors[offset + i];
+    return weights;
+  }
+  WantedWeights wanted(AutogradContext* ctx) const {
+    WantedWeights wanted;
+    for (size_t i = 0; i < count; ++i) wanted.*kBlockWeights[first + i].wanted = ctx->needs_input_grad(offset + i);
+    return wanted;
+  }
+  void append(variable_list& tensors, const BlockWeights& weights) const {
+    for (size_t i = 0; i < count; ++i) tensors.push_back(weights.*kBlockWeights[first + i].member);
+  }
+};
+constexpr WeightRange kBefore{0, kWeightsBeforeAttention, 1};  // behind x
+constexpr WeightRange kAfter{kWeightsBeforeAttention, kBlockWeights.size() - kWeightsBeforeAttention, 2};
+constexpr WeightRange kWhole{0, kBlockWeights.size(), 1};
+
+/// Inputs: x and the weights before attention. Outputs: x, query, key, value; x passes through so that its gradient
+/// from the residual is added within the norm's backward pass.
+class BeforeAttentionNode : public torch::autograd::Function<BeforeAttentionNode> {
  public:
-  static at::Tensor forward(AutogradContext* ctx, at::TensorList inputs, const BlockContext* context) {
-    const variable_list saved = inputs.vec();
+  static variable_list forward(AutogradContext* ctx, at::TensorList inputs, const BlockContext* context) {
+    const AttentionInputs result = before_attention(inputs[0], kBefore.read(inputs), *context);
+    variable_list saved = inputs.vec();
+    saved.push_back(result.inverse_rms);
     ctx->save_for_backward(saved);
-    ctx->saved_data["context"] = c10::IValue::make_capsule(c10::make_intrusive<Holder>(*context));
-    return block_forward(saved[0], weights_of(saved, 1), *context);
+    keep_context(ctx, *context);
+    return {inputs[0], result.query, result.key, result.value};
   }
 
-  static variable_list backward(AutogradContext* ctx, variable_list grad_outputs) {
-    const auto holder = ctx->saved_data["context"].toCapsule();
-    const BlockContext& context = static_cast<const Holder&>(*holder).context;
-    // Leaves of a graph of their own, so that the gradients come back here instead of into the parameters.
-    variable_list leaves, wanted;
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
-    for (const at::Tensor& tensor : saved) {
-      leaves.push_back(tensor.detach().set_requires_grad(tensor.requires_grad()));
-      if (tensor.requires_grad()) wanted.push_back(leaves.back());
-    }
-    at::Tensor output;
+    const BeforeAttentionBackward given{saved[0], saved.back(), grads[0], grads[1], grads[2], grads[3]};
+    BlockWeights gradients;
+    variable_list result = {before_attention_backward(given, kBefore.read(saved), kept_context(ctx)->context,
+                                                      kBefore.wanted(ctx), gradients)};
+    kBefore.append(result, gradients);
+    result.emplace_back();  // the context's
+    return result;
+  }
+};
+
+/// Inputs: x, the attention's output and the weights behind attention.
+class AfterAttentionNode : public torch::autograd::Function<AfterAttentionNode> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, at::TensorList inputs, const BlockContext* context,
+                            Recompute recompute) {
+    const AfterAttention result = after_attention(inputs[0], inputs[1], kAfter.read(inputs), *context, recompute);
+    variable_list saved = inputs.vec();
+    const AfterAttentionKept& kept = result.kept;
+    saved.insert(saved.end(), {kept.sum, kept.inverse_rms, kept.gate, kept.up});
+    ctx->save_for_backward(saved);
+    keep_context(ctx, *context);
+    return result.output;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const auto* kept = &saved[saved.size() - 4];
+    const AfterAttentionBackward given{saved[0], saved[1], {kept[0], kept[1], kept[2], kept[3]}, grads[0]};
+    BlockWeights gradients;
+    const AfterAttentionGradients inputs =
+        after_attention_backward(given, kAfter.read(saved), kept_context(ctx)->context, kAfter.wanted(ctx), gradients);
+    variable_list result = {inputs.x, inputs.attended};
+    kAfter.append(result, gradients);
+    result.resize(result.size() + 2);  // the context's and the plan's
+    return result;
+  }
+};
+
+struct BeforeAndAttention {
+  at::Tensor x, attended;
+};
+
+/// With autograd where it is on.
+BeforeAndAttention until_attention(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context,
+                                   AttentionMemory* memory = nullptr) {
+  variable_list inputs = {x};
+  kBefore.append(inputs, weights);
+  const variable_list parts = BeforeAttentionNode::apply(at::TensorList(inputs), &context);
+  return {parts[0], context.attention->forward(parts[1], parts[2], parts[3], *context.layout, memory)};
+}
+
+/// Without autograd; keeps nothing.
+at::Tensor whole_layer(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context,
+                       AttentionMemory* memory = nullptr) {
+  const BeforeAndAttention until = until_attention(x, weights, context, memory);
+  return after_attention(x, until.attended, weights, context, Recompute::block).output;
+}
+
+/// Inputs: x and all weights.
+class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, at::TensorList inputs, const BlockContext* context,
+                            const BlockPlan& plan) {
+    ctx->save_for_backward(inputs.slice(kWhole.offset).vec());
+    keep_context(ctx, *context);
+    // Detached: what the store holds must not hold the graph that holds the store.
+    auto kept = c10::make_intrusive<Kept>();
+    kept->store = plan.inputs;
+    kept->slot = plan.inputs->put(inputs[0].detach());
+    kept->attention.keep_output = plan.keep_attention;
+    ctx->saved_data["kept"] = c10::IValue::make_capsule(kept);
+    return whole_layer(inputs[0], kWhole.read(inputs), *context, &kept->attention);
+  }
+
+  // Runs the layer up to attention again; behind it only what the gradients need. Takes `grads` by reference to let go
+  // of the output's gradient, as large as the input, before attention's backward pass.
+  static variable_list backward(AutogradContext* ctx, variable_list& grads) {
+    const auto holder = kept_context(ctx);
+    const BlockContext& context = holder->context;
+    const auto kept = c10::static_intrusive_pointer_cast<Kept>(ctx->saved_data["kept"].toCapsule());
+    const at::Tensor x = kept->store->take(kept->slot);
+    const BlockWeights weights = WeightRange{kWhole.first, kWhole.count, 0}.read(ctx->get_saved_variables());
+    AttentionInputs inputs = before_attention(x, weights, context);
+    const auto leaf = [](const at::Tensor& t) { return t.detach().set_requires_grad(true); };
+    const variable_list leaves = {leaf(inputs.query), leaf(inputs.key), leaf(inputs.value)};
+    const at::Tensor inverse_rms = inputs.inverse_rms;
+    inputs = {};
+    at::Tensor attended;
     {
       const at::AutoGradMode with_graph(true);
-      output = block_forward(leaves[0], weights_of(leaves, 1), context);
+      attended = context.attention->forward(leaves[0], leaves[1], leaves[2], *context.layout, &kept->attention);
     }
-    const variable_list grads =
-        torch::autograd::grad({output}, wanted, {grad_outputs[0]}, /*retain_graph=*/false, /*create_graph=*/false,
-                              /*allow_unused=*/true);
-    variable_list result(saved.size() + 1);  // the last is the context's
-    for (size_t i = 0, next = 0; i < saved.size(); ++i) {
-      if (saved[i].requires_grad()) result[i] = grads[next++];
+    kept->attention = {};
+    const WantedWeights wanted = kWhole.wanted(ctx);
+    BlockWeights gradients;
+    AfterAttentionGradients after =
+        after_attention_backward({x, attended.detach(), {}, std::move(grads[0])}, weights, context, wanted, gradients);
+    variable_list result = {at::Tensor()};
+    if (ctx->needs_input_grad(0) || wanted.input_norm || wanted.q_proj || wanted.k_proj || wanted.v_proj) {
+      const variable_list found = torch::autograd::grad({attended}, leaves, {std::move(after.attended)});
+      result[0] = before_attention_backward({x, inverse_rms, after.x, found[0], found[1], found[2]}, weights, context,
+                                            wanted, gradients);
     }
+    kWhole.append(result, gradients);
+    result.resize(result.size() + 2);  // the context's and the plan's
     return result;
   }
 
  private:
-  struct Holder : torch::CustomClassHolder {
-    explicit Holder(const BlockContext& c) : context(c) {}
-    BlockContext context;
+  struct Kept : torch::CustomClassHolder {
+    std::shared_ptr<HostStore> store;  // of the input
+    size_t slot = 0;
+    AttentionMemory attention;
   };
 };
 
 }  // namespace
 
-at::Tensor block_forward(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context) {
-  return layer(x, weights, context, [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-    return context.attention->forward(q, k, v, *context.layout);
-  });
-}
-
-at::Tensor block_forward_recomputed(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context) {
-  variable_list inputs = {x};
-  for (const BlockWeight& weight : kBlockWeights) inputs.push_back(weights.*weight.member);
-  return RecomputedBlock::apply(at::TensorList(inputs), &context);
+at::Tensor block_forward(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context,
+                         const BlockPlan& plan) {
+  if (!at::GradMode::is_enabled()) return whole_layer(x, weights, context);
+  if (plan.recompute == Recompute::block) {
+    variable_list inputs = {x};
+    kWhole.append(inputs, weights);
+    return RecomputedBlock::apply(at::TensorList(inputs), &context, plan);
+  }
+  const BeforeAndAttention until = until_attention(x, weights, context);
+  variable_list inputs = {until.x, until.attended};
+  kAfter.append(inputs, weights);
+  return AfterAttentionNode::apply(at::TensorList(inputs), &context, plan.recompute);
 }
 
 at::Tensor block_decode(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context,
                         AttentionCache& cache) {
-  return layer(x, weights, context,
-               [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) { return cache.append(q, k, v); });
+  const AttentionInputs inputs = before_attention(x, weights, context);
+  return after_attention(x, cache.append(inputs.query, inputs.key, inputs.value), weights, context, Recompute::block)
+      .output;
 }
 
 }  // namespace dga

@@ -6,38 +6,49 @@
 #include <memory>
 
 #include "attention/attention.h"
+#include "model/host_store.h"
 #include "model/llama_config.h"
+#include "model/memory_config.h"
 #include "model/rope.h"
 
 namespace dga {
 
-/// Weights of one decoder layer; the same type holds their gradients.
-struct BlockWeights {
-  at::Tensor input_norm;           // [hidden]
-  at::Tensor q_proj;               // [H * D, hidden]
-  at::Tensor k_proj, v_proj;       // [G * D, hidden]
-  at::Tensor o_proj;               // [hidden, H * D]
-  at::Tensor post_attention_norm;  // [hidden]
-  at::Tensor gate_proj, up_proj;   // [intermediate, hidden]
-  at::Tensor down_proj;            // [hidden, intermediate]
+/// One value for each weight of a decoder layer.
+template <class T>
+struct PerBlockWeight {
+  T input_norm{};            // [hidden]
+  T q_proj{};                // [H * D, hidden]
+  T k_proj{}, v_proj{};      // [G * D, hidden]
+  T o_proj{};                // [hidden, H * D]
+  T post_attention_norm{};   // [hidden]
+  T gate_proj{}, up_proj{};  // [intermediate, hidden]
+  T down_proj{};             // [hidden, intermediate]
 };
+/// The weights, or their gradients.
+using BlockWeights = PerBlockWeight<at::Tensor>;
+/// Of which weights a gradient is asked for.
+using WantedWeights = PerBlockWeight<bool>;
 
-/// The members of BlockWeights in order, with their Hugging Face names inside a layer.
+/// The members of PerBlockWeight in order, with their Hugging Face names inside a layer.
 struct BlockWeight {
   const char* name;
   at::Tensor BlockWeights::*member;
+  bool WantedWeights::*wanted;
 };
 inline constexpr std::array kBlockWeights = {
-    BlockWeight{"input_layernorm.weight", &BlockWeights::input_norm},
-    BlockWeight{"self_attn.q_proj.weight", &BlockWeights::q_proj},
-    BlockWeight{"self_attn.k_proj.weight", &BlockWeights::k_proj},
-    BlockWeight{"self_attn.v_proj.weight", &BlockWeights::v_proj},
-    BlockWeight{"self_attn.o_proj.weight", &BlockWeights::o_proj},
-    BlockWeight{"post_attention_layernorm.weight", &BlockWeights::post_attention_norm},
-    BlockWeight{"mlp.gate_proj.weight", &BlockWeights::gate_proj},
-    BlockWeight{"mlp.up_proj.weight", &BlockWeights::up_proj},
-    BlockWeight{"mlp.down_proj.weight", &BlockWeights::down_proj},
+    BlockWeight{"input_layernorm.weight", &BlockWeights::input_norm, &WantedWeights::input_norm},
+    BlockWeight{"self_attn.q_proj.weight", &BlockWeights::q_proj, &WantedWeights::q_proj},
+    BlockWeight{"self_attn.k_proj.weight", &BlockWeights::k_proj, &WantedWeights::k_proj},
+    BlockWeight{"self_attn.v_proj.weight", &BlockWeights::v_proj, &WantedWeights::v_proj},
+    BlockWeight{"self_attn.o_proj.weight", &BlockWeights::o_proj, &WantedWeights::o_proj},
+    BlockWeight{"post_attention_layernorm.weight", &BlockWeights::post_attention_norm,
+                &WantedWeights::post_attention_norm},
+    BlockWeight{"mlp.gate_proj.weight", &BlockWeights::gate_proj, &WantedWeights::gate_proj},
+    BlockWeight{"mlp.up_proj.weight", &BlockWeights::up_proj, &WantedWeights::up_proj},
+    BlockWeight{"mlp.down_proj.weight", &BlockWeights::down_proj, &WantedWeights::down_proj},
 };
+/// How many of them, the first ones, stand before attention.
+inline constexpr size_t kWeightsBeforeAttention = 4;
 
 /// What a layer needs besides weights and input. The attention must outlive every graph made with it.
 struct BlockContext {
@@ -46,13 +57,19 @@ struct BlockContext {
   RopeAngles angles;
   std::shared_ptr<const SequenceLayout> layout;
   const Attention* attention = nullptr;
+  int64_t mlp_tile_tokens = 0;  // see MemoryConfig
+};
+
+/// What one layer keeps for its backward pass, and where.
+struct BlockPlan {
+  Recompute recompute = Recompute::none;
+  std::shared_ptr<HostStore> inputs;  // of Recompute::block
+  bool keep_attention = false;        // under Recompute::block, see MemoryConfig
 };
 
 /// One decoder layer: x [B, L, hidden] -> [B, L, hidden].
-at::Tensor block_forward(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context);
-
-/// The same, keeping only x for the backward pass, which computes the layer again.
-at::Tensor block_forward_recomputed(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context);
+at::Tensor block_forward(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context,
+                         const BlockPlan& plan);
 
 /// One layer over T new tokens of a cached sequence, x [1, T, hidden]; `context` has no layout and attention.
 at::Tensor block_decode(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context,

@@ -83,17 +83,19 @@ BlockContext Llama::block_context(RopeAngles angles) const {
           .attention = nullptr};
 }
 
-at::Tensor Llama::forward(const at::Tensor& tokens, const SequenceLayout& layout, Recompute recompute) const {
+at::Tensor Llama::forward(const at::Tensor& tokens, const SequenceLayout& layout, const MemoryConfig& memory) const {
   DGA_CHECK(tokens.dim() == 2 && tokens.scalar_type() == at::kLong, "tokens must be [B, L] int64, got ", tokens.sizes(),
             " ", tokens.scalar_type());
   layout.check(tokens.size(0), tokens.size(1));
   BlockContext context = block_context(rope_->rows(layout, tokens.size(1)));
   context.layout = std::make_shared<const SequenceLayout>(layout);
   at::Tensor x = at::embedding(embedding_, tokens);
-  for (const LlamaBlock& block : blocks_) {
-    context.attention = block.attention.get();
-    x = recompute == Recompute::block ? block_forward_recomputed(x, block.weights, context)
-                                      : block_forward(x, block.weights, context);
+  context.mlp_tile_tokens = memory.mlp_tile_tokens;
+  const auto inputs = std::make_shared<HostStore>(memory.offload == Offload::block_inputs);
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    context.attention = blocks_[i].attention.get();
+    x = block_forward(x, blocks_[i].weights, context,
+                      {memory.of_layer(static_cast<int64_t>(i)), inputs, memory.keep_attention});
   }
   return rms_norm(x, final_norm_, config_.rms_norm_eps);
 }

@@ -15,12 +15,10 @@
 #include "attention/sequence_layout.h"
 #include "model/block.h"
 #include "model/llama_config.h"
+#include "model/memory_config.h"
 #include "model/rope.h"
 
 namespace dga {
-
-/// What the backward pass computes again instead of keeping it in memory.
-enum class Recompute { none, block };
 
 /// A weight under its Hugging Face name ("model.layers.0.self_attn.q_proj.weight").
 struct NamedParameter {
@@ -55,9 +53,8 @@ class Llama {
   Llama(Llama&&) noexcept;
 
   /// tokens [B, L] int64 -> hidden states after the final norm [B, L, hidden]. Positions restart at each start of the
-  /// layout. Gradients of Recompute::block are bit-identical to Recompute::none on the CPU.
-  at::Tensor forward(const at::Tensor& tokens, const SequenceLayout& layout,
-                     Recompute recompute = Recompute::none) const;
+  /// layout. On a CPU gradients have the same bits under every memory plan without tiles.
+  at::Tensor forward(const at::Tensor& tokens, const SequenceLayout& layout, const MemoryConfig& memory = {}) const;
 
   /// An empty cache. Throws a config error naming the rule for attention that cannot decode.
   ModelCache make_cache() const;

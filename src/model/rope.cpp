@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include "model/hf_config.h"
+#include "tensor/device.h"
 #include "util/error.h"
 
 namespace dga {
@@ -135,7 +136,9 @@ RopeAngles RopeTable::rows(const SequenceLayout& layout, int64_t length) {
   DGA_CHECK(static_cast<int64_t>(positions.size()) == rows * length, "sequence layout: ", positions.size(),
             " positions for ", rows, " rows of ", length, " tokens");
   grow(1 + *std::max_element(positions.begin(), positions.end()));
-  const at::Tensor index = at::tensor(positions, at::kLong).to(device_);
+  const at::Tensor staged = staging_tensor({rows * length}, device_);
+  std::copy(positions.begin(), positions.end(), staged.mutable_data_ptr<int64_t>());
+  const at::Tensor index = send(staged, device_);
   const std::vector<int64_t> shape = {rows, length, cos_.size(1)};
   return {cos_.index_select(0, index).view(shape), sin_.index_select(0, index).view(shape)};
 }

@@ -15,11 +15,16 @@ std::string kernel_grouped_obstacle(const at::Tensor&, const at::Tensor&, const 
 }
 
 at::Tensor kernel_full_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                 const std::vector<std::vector<int64_t>>&, double) {
+                                 const std::vector<std::vector<int64_t>>&, double, AttentionMemory*) {
   fail(ExitCode::failure, kObstacle);
 }
 
-at::Tensor kernel_grouped_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const GroupedAttention&) {
+at::Tensor kernel_grouped_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const GroupedAttention&,
+                                    AttentionMemory*) {
+  fail(ExitCode::failure, kObstacle);
+}
+
+double kernel_visible_pairs(const at::Tensor&, const at::Tensor&, const at::Tensor&, const GroupedAttention&) {
   fail(ExitCode::failure, kObstacle);
 }
 

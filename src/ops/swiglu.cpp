@@ -1,42 +1,33 @@
 #include "ops/swiglu.h"
 
 #include <ATen/ATen.h>
-#include <torch/autograd.h>
 
+#include "ops/row_kernels.h"
 #include "util/error.h"
 
 namespace dga {
-namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-// Keeps the two inputs alone; silu(gate) is computed again in the backward pass.
-struct SwiGlu : torch::autograd::Function<SwiGlu> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& gate, const at::Tensor& up) {
-    context->save_for_backward({gate, up});
-    return at::silu(gate).mul_(up);
-  }
-
-  static variable_list backward(AutogradContext* context, variable_list gradients) {
-    const variable_list saved = context->get_saved_variables();
-    const at::Tensor &gate = saved[0], &up = saved[1], &dy = gradients[0];
-    at::Tensor dgate, dup;
-    if (context->needs_input_grad(0)) {
-      dgate = dy.mul(up);
-      at::silu_backward_out(dgate, dgate, gate);  // in place, element by element
-    }
-    if (context->needs_input_grad(1)) dup = at::silu(gate).mul_(dy);
-    return {dgate, dup};
-  }
-};
-
-}  // namespace
 
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
   DGA_CHECK(gate.sizes() == up.sizes() && gate.scalar_type() == up.scalar_type(), "swiglu: gate ", gate.sizes(), " ",
             gate.scalar_type(), " and up ", up.sizes(), " ", up.scalar_type(), " differ");
-  return SwiGlu::apply(gate, up);
+  if (row_kernels::take_swiglu(gate)) return row_kernels::swiglu(gate, up);
+  return at::silu(gate).mul_(up);
+}
+
+SwigluGradients swiglu_backward(const at::Tensor& grad, const at::Tensor& gate, const at::Tensor& up,
+                                Operands operands) {
+  if (row_kernels::take_swiglu(gate)) {
+    if (operands == Operands::consumed) return row_kernels::swiglu_backward(grad, gate, up, {gate, up, grad});
+    const auto fresh = [&] { return at::empty(gate.sizes(), gate.options()); };
+    return row_kernels::swiglu_backward(grad, gate, up, {fresh(), fresh(), fresh()});
+  }
+  SwigluGradients result;
+  result.gate = grad.mul(up);
+  at::silu_backward_out(result.gate, result.gate, gate);  // in place, element by element
+  result.up = at::silu(gate);
+  result.product = result.up.mul(up);
+  result.up.mul_(grad);
+  return result;
 }
 
 }  // namespace dga

@@ -4,60 +4,80 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "ops/adamw.h"
+#include "ops/gradient_sink.h"
 #include "optim/config.h"
+#include "optim/flat_layout.h"
+#include "tensor/tensor_file.h"
 
 namespace dga {
 
-/// A parameter that training changes, under its Hugging Face name.
-struct TrainedParameter {
-  std::string name;
-  at::Tensor value;
+/// The trained weights and the optimizer's tensors in the flat space.
+struct OptimizerState {
+  at::Tensor weight;      // the parameters are views of it
+  at::Tensor weight_low;  // int16, the bits that bf16 weights lack of their fp32 masters; undefined for wider weights
+  StoredMoment exp_avg, exp_avg_sq;
+
+  /// A copy in host memory, made without one on the device.
+  OptimizerState copy_to_host() const;
+  /// What checkpoints hold, each tensor made when it is written: "exp_avg.<name>", "exp_avg_sq.<name>", for 8-bit
+  /// moments "exp_avg_scale.<name>" and "exp_avg_sq_scale.<name>", and for bf16 weights "master.<name>" in fp32.
+  std::map<std::string, TensorSource> tensors(const FlatLayout& layout) const;
 };
 
-/// Whether weight decay applies: not to vectors (norms) and token embeddings unless the config says so. A tied output
-/// weight is the embedding.
-bool is_decayed(const OptimizerConfig& config, const TrainedParameter& parameter);
+/// How the gradients of a step's micro-batches add up.
+enum class GradientSum { as_weights, fp32 };
 
-/// AdamW (Loshchilov and Hutter 2019) in PyTorch's form. Parameters below fp32 have an fp32 master copy, which is what
-/// the update changes, and an fp32 sum of their micro-batches' gradients.
+/// AdamW (Loshchilov and Hutter 2019) in PyTorch's form over flat parameters. The parameters' storage moves into one
+/// flat tensor and their gradients go to another as backward() makes them. bf16 weights have exact fp32 masters, kept
+/// as the weight and 16 more bits. Bytes a parameter: 4 (fp32 weights) or 2 + 2, moments 8, 4 or 2, gradient 2 or 4.
 class AdamW {
  public:
-  AdamW(const OptimizerConfig& config, std::vector<TrainedParameter> parameters);
+  /// `seed` is of the stochastic rounding of moments below fp32. Throws where parameters differ in type or device.
+  AdamW(const OptimizerConfig& config, uint64_t seed, std::vector<TrainedParameter> parameters, GradientSum sum);
+  ~AdamW();
+  AdamW(const AdamW&) = delete;
+  AdamW& operator=(const AdamW&) = delete;
 
-  /// Takes the gradients that backward() left in the parameters into the step's sum. Call after every backward().
-  void accumulate_gradients();
-  /// Norm of the step's summed gradients over all parameters.
-  double gradient_norm() const;
-  /// One update with the summed gradients times `gradient_factor` (of clipping); then the sums are empty again.
-  void update(double learning_rate, double gradient_factor);
+  /// Norm of the step's summed gradients over all parameters, on the parameters' device (the host does not wait). A
+  /// norm or a loss (`losses` [k] float64) that is not finite makes this and every later update do nothing.
+  at::Tensor measure_gradients(const at::Tensor& losses);
+  /// One update with the summed gradients, clipped by the norm that was measured; then the sums are empty again.
+  void update(double learning_rate);
   /// Drops the summed gradients without an update.
   void discard_gradients();
 
   /// Updates made so far.
   int64_t updates() const { return updates_; }
-  /// All state beside the weights: "exp_avg.<name>", "exp_avg_sq.<name>" and, where there is one, "master.<name>".
-  /// The tensors are the live ones.
-  std::map<std::string, at::Tensor> state() const;
-  /// Takes the values of state() of an earlier run over. Throws an input error naming a missing or misshapen tensor.
-  void restore(const std::map<std::string, at::Tensor>& state, int64_t updates);
+  const FlatLayout& layout() const { return layout_; }
+  /// The live tensors.
+  const OptimizerState& state() const { return state_; }
+  /// The summed gradient of a parameter (by its index), for tests and tools.
+  const at::Tensor& gradient(size_t parameter) const { return sinks_[parameter]->sum; }
+  /// Takes over what state().tensors() of an earlier run held. Throws an input error naming a missing tensor, or one of
+  /// another shape or type.
+  void restore(const NamedTensors& saved, int64_t updates);
 
  private:
-  struct Group {
-    double weight_decay = 0;
-    std::vector<size_t> members;  // indices into parameters_
-  };
-  void update_group(const Group& group, double learning_rate, const at::Tensor& gradient_divisor);
+  void move_parameters();
+  void fill_empty_gradients();
+  AdamWRange range(FlatRange numbers) const;
+  void restore_tensor(const NamedTensors& saved, const std::string& name, const at::Tensor& live) const;
+  void restore_master(const NamedTensors& saved, const FlatSlot& slot);
 
   OptimizerConfig config_;
+  uint64_t seed_;
   std::vector<TrainedParameter> parameters_;
-  std::vector<at::Tensor> weights_;    // what the update changes: the parameter itself or its fp32 master
-  std::vector<at::Tensor> gradients_;  // the step's sums; undefined where no gradient arrived yet
-  std::vector<at::Tensor> exp_avg_;
-  std::vector<at::Tensor> exp_avg_sq_;
-  std::vector<Group> groups_;
+  FlatLayout layout_;
+  at::Tensor gradients_;                              // [size]
+  std::vector<std::shared_ptr<GradientSink>> sinks_;  // one for each parameter, views of gradients_
+  OptimizerState state_;
+  at::Tensor clip_factor_;  // of the step's gradient, on the device
+  at::Tensor stop_;         // int32 scalar on the device
   int64_t updates_ = 0;
 };
 

@@ -10,12 +10,19 @@ void OptimizerConfig::fields(config::Fields& f) {
   f.field("decay_norms_and_embeddings", decay_norms_and_embeddings, "decay norm weights and token embeddings as well");
   f.field("clip_norm", clip_norm, "gradients are scaled down to this global norm; 0 leaves them alone",
           config::at_least(0));
+  f.field("moments", moments,
+          "storage of the two moments, 8, 4 or 2 bytes a weight; bf16 and int8 round stochastically, int8 in blocks of "
+          "256 with a logarithmic code of 6 % steps, for betas up to 0.99");
 }
 
 void OptimizerConfig::check(config::Checker& c) const {
   const bool pair = betas.size() == 2;
   c.require(pair, "betas", str("needs two numbers, has ", betas.size()));
   if (pair) c.require(betas[0] < 1 && betas[1] < 1, "betas", "must be below 1");
+  const bool steps_are_felt = !pair || moments != MomentsKind::int8 || betas[1] <= 0.99;
+  c.require(steps_are_felt, "moments",
+            str("int8 needs betas[1] of at most 0.99, since its rounding adds up over 1 / (1 - betas[1]) steps; it is ",
+                pair ? betas[1] : 0, "; take bf16"));
 }
 
 void ScheduleConfig::fields(config::Fields& f) {

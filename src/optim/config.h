@@ -7,6 +7,13 @@
 
 namespace dga {
 
+/// How the two moments of a weight are stored.
+enum class MomentsKind { fp32, bf16, int8 };
+inline auto enum_names(MomentsKind) {
+  return config::names<MomentsKind>(
+      {{MomentsKind::fp32, "fp32"}, {MomentsKind::bf16, "bf16"}, {MomentsKind::int8, "int8"}});
+}
+
 /// Section `optimizer`: AdamW with decoupled weight decay.
 struct OptimizerConfig {
   double learning_rate = 3e-4;
@@ -15,6 +22,7 @@ struct OptimizerConfig {
   double weight_decay = 0.1;
   bool decay_norms_and_embeddings = false;
   double clip_norm = 1.0;
+  MomentsKind moments = MomentsKind::fp32;
 
   void fields(config::Fields& f);
   void check(config::Checker& c) const;

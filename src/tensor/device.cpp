@@ -1,6 +1,6 @@
 #include "tensor/device.h"
 
-#include <ATen/Context.h>
+#include <ATen/ATen.h>
 
 #include "kernels/common/device.h"
 #include "util/error.h"
@@ -27,5 +27,11 @@ c10::Device select_device(const std::string& name) {
   }
   return {c10::kCPU};
 }
+
+at::Tensor staging_tensor(at::IntArrayRef shape, c10::Device device) {
+  return at::empty(shape, at::TensorOptions(at::kLong).pinned_memory(device.is_cuda()));
+}
+
+at::Tensor send(const at::Tensor& staged, c10::Device device) { return staged.to(device, /*non_blocking=*/true); }
 
 }  // namespace dga

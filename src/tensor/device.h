@@ -1,5 +1,6 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
 #include <string>
@@ -9,5 +10,11 @@ namespace dga {
 /// The device that `name` ("auto", "cpu" or "cuda") stands for: auto is the first GPU where there is one that this
 /// binary has kernels for, else the CPU. Throws a config error when CUDA is asked for and there is no such GPU.
 c10::Device select_device(const std::string& name);
+
+/// An int64 tensor on the host to be filled and sent to `device` by send(): in pinned memory where that is a GPU.
+at::Tensor staging_tensor(at::IntArrayRef shape, c10::Device device);
+
+/// `staged` on `device`. The copy is queued like any other work of the GPU; the host does not wait for it.
+at::Tensor send(const at::Tensor& staged, c10::Device device);
 
 }  // namespace dga

@@ -24,13 +24,23 @@ TensorView view_of_tensor(const at::Tensor& tensor) {
 
 void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors,
                    const std::map<std::string, std::string>& metadata) {
-  NamedTensors host;  // keeps the bytes alive that the views name
-  std::map<std::string, TensorView> views;
+  std::map<std::string, TensorSource> sources;
   for (const auto& [name, tensor] : tensors) {
-    const at::Tensor& copy = host[name] = tensor.detach().to(at::kCPU).contiguous();
-    views.emplace(name, view_of_tensor(copy));
+    sources[name] = {tensor.scalar_type(), tensor.sizes().vec(), [tensor = tensor] { return tensor; }};
   }
-  write_safetensors(path, views, metadata);
+  write_tensors(path, sources, metadata);
+}
+
+void write_tensors(const std::filesystem::path& path, const std::map<std::string, TensorSource>& sources,
+                   const std::map<std::string, std::string>& metadata) {
+  std::map<std::string, TensorSpec> specs;
+  for (const auto& [name, source] : sources) specs[name] = {safetensors_name(source.dtype), source.shape};
+  SafetensorsWriter writer(path, specs, metadata);
+  for (const auto& [name, source] : sources) {
+    const at::Tensor tensor = source.make().detach().to(at::kCPU).contiguous();
+    writer.write(view_of_tensor(tensor).bytes);
+  }
+  writer.close_synced();
 }
 
 NamedTensors read_tensors(const std::filesystem::path& path) {

@@ -3,8 +3,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "util/safetensors.h"
 
@@ -18,8 +20,19 @@ at::Tensor tensor_of_view(const TensorView& view);
 /// The bytes of a contiguous CPU tensor as a view; valid while the tensor lives.
 TensorView view_of_tensor(const at::Tensor& tensor);
 
+/// A tensor that is made when it is needed, so that a file can hold more than fits in memory twice.
+struct TensorSource {
+  at::ScalarType dtype;
+  std::vector<int64_t> shape;
+  std::function<at::Tensor()> make;  // on any device
+};
+
 /// Writes and syncs tensors of any device as one safetensors file (not atomically, like write_safetensors).
 void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors,
+                   const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+
+/// The same of tensors that are made one at a time.
+void write_tensors(const std::filesystem::path& path, const std::map<std::string, TensorSource>& sources,
                    const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
 /// All tensors of a safetensors file, copied into memory of their own on the CPU. Throws as SafetensorsFile does.

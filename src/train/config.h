@@ -6,6 +6,7 @@
 
 #include "config/fields.h"
 #include "loss/config.h"
+#include "model/memory_config.h"
 #include "util/log.h"
 
 namespace dga {
@@ -13,11 +14,6 @@ namespace dga {
 enum class Precision { fp32, bf16 };
 inline auto enum_names(Precision) {
   return config::names<Precision>({{Precision::fp32, "fp32"}, {Precision::bf16, "bf16"}});
-}
-
-enum class RecomputeKind { none, block };
-inline auto enum_names(RecomputeKind) {
-  return config::names<RecomputeKind>({{RecomputeKind::none, "none"}, {RecomputeKind::block, "block"}});
 }
 
 /// Which steps leave the weights alone because their gradient stands out: norm > factor * median of the last `window`
@@ -47,12 +43,12 @@ struct TrainConfig {
   int64_t global_batch_size = 8;
   int64_t micro_batch_size = 1;
   Precision dtype = Precision::fp32;
-  RecomputeKind recompute = RecomputeKind::none;
+  MemoryConfig memory;
   std::vector<std::string> trainable = {"*"};
   LossConfig loss;
   OutlierConfig skip_outliers;
   PoseConfig pose;
-  bool deterministic = false;
+  bool deterministic = true;
 
   void fields(config::Fields& f);
   void check(config::Checker& c) const;

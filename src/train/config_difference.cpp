@@ -105,7 +105,9 @@ bool may_change_on_resume(const std::string& path) {
                                        "data.skip",
                                        "train.steps",
                                        "train.micro_batch_size",
-                                       "train.recompute",
+                                       "train.recompute",  // and train.recompute_layers
+                                       "train.offload",
+                                       "train.mlp_tile_tokens",
                                        "train.loss_chunk_tokens",
                                        "train.skip_outliers.",
                                        "train.deterministic"};
@@ -115,7 +117,9 @@ bool may_change_on_resume(const std::string& path) {
 std::vector<ConfigChange> check_resumable(const std::map<std::string, std::string>& saved, const RunConfig& config) {
   std::vector<ConfigChange> allowed;
   std::string refused;
-  for (const ConfigChange& change : compare_configs(saved, flatten(config))) {
+  std::map<std::string, std::string> before = saved;
+  before.merge(flatten(RunConfig()));  // a checkpoint of an older version did what a newer field's default says
+  for (const ConfigChange& change : compare_configs(before, flatten(config))) {
     if (may_change_on_resume(change.path)) {
       allowed.push_back(change);
     } else {

@@ -25,6 +25,7 @@ std::vector<ConfigChange> compare_configs(const std::map<std::string, std::strin
 bool may_change_on_resume(const std::string& path);
 
 /// Throws a config error that names every changed field that would change the numbers of the run. Returns the others.
+/// A field that the saved config lacks, because it is younger, counts as its default.
 std::vector<ConfigChange> check_resumable(const std::map<std::string, std::string>& saved, const RunConfig& config);
 
 }  // namespace dga

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "tensor/device.h"
 #include "util/error.h"
 
 namespace dga {
@@ -11,10 +12,9 @@ namespace {
 
 /// Elements [first, first + count) as int64 on the device.
 at::Tensor to_tensor(const std::vector<int32_t>& values, int64_t first, int64_t count, at::Device device) {
-  // from_blob only borrows; the widening copies.
-  const at::Tensor view =
-      at::from_blob(const_cast<int32_t*>(values.data()) + first, {count}, at::TensorOptions(at::kInt));
-  return view.to(at::kLong).to(device);
+  const at::Tensor staged = staging_tensor({count}, device);
+  std::copy_n(values.begin() + first, count, staged.mutable_data_ptr<int64_t>());
+  return send(staged, device);
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ double OutlierFilter::median() const {
 }
 
 bool OutlierFilter::is_outlier(double norm) {
-  if (config_.factor == 0) return false;
+  if (!is_active()) return false;
   const bool judged = static_cast<int64_t>(state_.norms.size()) >= config_.min_steps;
   const bool outlier = judged && norm > config_.factor * median();
   state_.norms.push_back(norm);

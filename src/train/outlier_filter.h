@@ -18,6 +18,8 @@ class OutlierFilter {
 
   explicit OutlierFilter(const OutlierConfig& config) : config_(config) {}
 
+  /// Whether steps are judged at all.
+  bool is_active() const { return config_.factor > 0; }
   /// Judges a step's norm by the norms before it, then takes it into the window.
   bool is_outlier(double norm);
   /// Median of the window (the upper one of an even number); 0 while it is empty.

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "model/llama.h"
-#include "optim/adamw.h"
+#include "optim/flat_layout.h"
 
 namespace dga {
 

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <csignal>
+#include <utility>
 
-#include "optim/gradients.h"
 #include "optim/schedule.h"
 #include "train/config_difference.h"
 #include "train/device_peak.h"
@@ -34,6 +34,21 @@ std::optional<double> find_peak(const Llama& model) {
   return model.dtype() == at::kBFloat16 ? peak_flops(device_name(model.device())) : std::nullopt;
 }
 
+/// Gradients of several micro-batches add up in fp32; a single one stays as it is.
+GradientSum gradient_sum(const TrainConfig& train) {
+  return train.micro_batch_size < train.global_batch_size ? GradientSum::fp32 : GradientSum::as_weights;
+}
+
+/// A copy in host memory that is there once the device's work so far is done.
+at::Tensor to_host(const at::Tensor& numbers) {
+  if (numbers.is_cpu()) return numbers;
+  const at::Tensor host = at::empty(numbers.sizes(), numbers.options().device(at::kCPU).pinned_memory(true));
+  host.copy_(numbers, /*non_blocking=*/true);
+  return host;
+}
+
+bool is_due(int64_t every_steps, int64_t step) { return every_steps > 0 && step % every_steps == 0; }
+
 }  // namespace
 
 Trainer::Trainer(const LoadedRun& run, TrainerParts parts)
@@ -43,7 +58,7 @@ Trainer::Trainer(const LoadedRun& run, TrainerParts parts)
       model_(std::move(parts.model)),
       loader_(std::move(parts.loader)),
       trainable_(select_trainable(model_->parameters(), config_.train.trainable)),
-      optimizer_(config_.optimizer, trainable_),
+      optimizer_(config_.optimizer, static_cast<uint64_t>(config_.run.seed), trainable_, gradient_sum(config_.train)),
       outliers_(config_.train.skip_outliers),
       writer_(folder_ / "checkpoints", config_.checkpoint),
       flops_(*model_),
@@ -62,6 +77,7 @@ void Trainer::restore(const CheckpointFolder& checkpoint) {
   restore_tensors(checkpoint.path, state_, *model_, optimizer_);
   outliers_.restore(state_.outliers);
   loader_->restore(state_.loader);
+  launched_ = state_.step;
   first_step_ = state_.step;
   saved_step_ = state_.step;
 }
@@ -74,56 +90,92 @@ int64_t Trainer::trainable_count() const {
 
 ExitCode Trainer::run() {
   since_start_.restart();
-  while (state_.step < config_.train.steps) {
-    StepRecord record = train_step();
-    const bool last = state_.step == config_.train.steps;
-    if (held_out_ && stop_signal() == 0 && (last || is_due(config_.eval.every_steps))) {
-      record.eval = held_out_->run(*model_, state_.step);
+  std::optional<PendingStep> before;
+  while (launched_ < config_.train.steps) {
+    PendingStep step = launch_step();
+    if (before) report(complete(*std::exchange(before, std::nullopt)));
+    if (!must_settle()) {
+      before = std::move(step);
+    } else if (const ExitCode code = settle(std::move(step)); code != ExitCode::ok) {
+      return code;
     }
-    report(record);
-    if (const int signal = stop_signal(); signal != 0) return stop(signal);
-    if (is_due(config_.checkpoint.every_steps)) save();
   }
   save();
   finish_saving();
   return ExitCode::ok;
 }
 
-StepRecord Trainer::train_step() {
-  const Timer timer;
-  StepRecord record;
-  record.step = state_.step + 1;
+/// Whether the numbers of the step that was launched last are needed before the next one begins.
+bool Trainer::must_settle() const {
+  const bool last = launched_ == config_.train.steps;
+  return model_->device().is_cpu() || last || stop_signal() != 0 || is_due(config_.eval.every_steps, launched_) ||
+         is_due(config_.checkpoint.every_steps, launched_);
+}
+
+ExitCode Trainer::settle(PendingStep step) {
+  StepRecord record = complete(std::move(step));
+  const bool last = state_.step == config_.train.steps;
+  if (held_out_ && stop_signal() == 0 && (last || is_due(config_.eval.every_steps, state_.step))) {
+    record.eval = held_out_->run(*model_, state_.step);
+  }
+  report(record);
+  if (const int signal = stop_signal(); signal != 0) return stop(signal);
+  if (is_due(config_.checkpoint.every_steps, state_.step)) save();
+  return ExitCode::ok;
+}
+
+Trainer::PendingStep Trainer::launch_step() {
+  const at::Device device = model_->device();
+  const DeviceMark begin(device);
+  PendingStep step{{}, {}, begin, begin, begin, {}};
+  StepRecord& record = step.record;
+  record.step = launched_ + 1;
   record.learning_rate =
       learning_rate(config_.schedule, config_.optimizer.learning_rate, record.step, config_.train.steps);
-  const Batch batch = next_batch(record);
-  record.labels = label_count(batch);
+  step.batch = next_batch(record);
+  record.labels = label_count(step.batch);
 
-  StepLoss loss;
-  for (const MicroBatch& part : split(batch)) {
+  std::vector<at::Tensor> nll_sums, loss_sums;  // float64 scalars, one for each micro-batch; the second with z-loss
+  for (const MicroBatch& part : split(step.batch)) {
     const LossSum sum = loss_of(part);
     // Divided by the labels of the whole step, so the split into micro-batches changes nothing.
     (sum.loss_sum / std::max<int64_t>(record.labels, 1)).backward();
-    optimizer_.accumulate_gradients();
-    loss.nll_sums.push_back(sum.nll_sum);
-    loss.loss_sums.push_back(sum.loss_sum.detach());
-    record.flops += flops_.of(part.layout, batch.context_length);
+    nll_sums.push_back(sum.nll_sum);
+    loss_sums.push_back(sum.loss_sum.detach());
+    record.flops += flops_.of(part.layout, step.batch.context_length);
   }
-  read_loss(loss, batch, record);
-  record.grad_norm = optimizer_.gradient_norm();
-  require_finite_norm(record, batch);
+  const at::Tensor losses = at::stack(loss_sums);
+  const at::Tensor norm = optimizer_.measure_gradients(losses);
+  step.numbers = to_host(at::cat({at::stack(nll_sums), losses, norm.view({1})}));
+  step.numbers_ready = DeviceMark(device);
+  update(step);
+  step.end = DeviceMark(device);
+  launched_ = record.step;
+  record.memory_bytes = peak_memory_bytes(device);
+  return step;
+}
 
-  record.skipped = outliers_.is_outlier(record.grad_norm);
-  if (record.skipped) {
-    skip_update(record, batch);
-  } else {
-    optimizer_.update(record.learning_rate, clip_factor(record.grad_norm, config_.optimizer.clip_norm));
+void Trainer::update(PendingStep& step) {
+  if (outliers_.is_active()) {
+    read_numbers(step);
+    require_finite(step);
+    step.record.skipped = outliers_.is_outlier(step.record.grad_norm);
   }
-  state_.step = record.step;
-  state_.tokens += record.step_tokens;
-  record.tokens = state_.tokens;
-  record.memory_bytes = peak_memory_bytes(model_->device());
-  record.seconds = timer.seconds();
-  return record;
+  if (step.record.skipped) {
+    skip_update(step.record, step.batch);
+  } else {
+    optimizer_.update(step.record.learning_rate);
+  }
+}
+
+StepRecord Trainer::complete(PendingStep step) {
+  read_numbers(step);
+  require_finite(step);
+  state_.step = step.record.step;
+  state_.tokens += step.record.step_tokens;
+  step.record.tokens = state_.tokens;
+  step.record.seconds = step.end.seconds_since(step.begin);
+  return std::move(step.record);
 }
 
 Batch Trainer::next_batch(StepRecord& record) {
@@ -146,30 +198,34 @@ std::vector<MicroBatch> Trainer::split(const Batch& batch) const {
 }
 
 LossSum Trainer::loss_of(const MicroBatch& part) const {
-  const Recompute recompute = config_.train.recompute == RecomputeKind::block ? Recompute::block : Recompute::none;
-  const at::Tensor hidden = model_->forward(part.tokens, part.layout, recompute);  // [b, L, hidden]
+  const at::Tensor hidden = model_->forward(part.tokens, part.layout, config_.train.memory);  // [b, L, hidden]
   return linear_cross_entropy(hidden.flatten(0, 1), model_->output_weight(), part.labels, config_.train.loss);
 }
 
-void Trainer::read_loss(const StepLoss& loss, const Batch& batch, StepRecord& record) const {
-  const at::Tensor nll = at::stack(loss.nll_sums).cpu(), whole = at::stack(loss.loss_sums).cpu();
-  const double labels = static_cast<double>(std::max<int64_t>(record.labels, 1));
-  record.loss = nll.sum().item<double>() / labels;
-  record.z_loss = whole.sum().item<double>() / labels - record.loss;
-  for (int64_t i = 0; i < whole.size(0); ++i) {
-    const double value = whole[i].item<double>();
+void Trainer::read_numbers(PendingStep& step) const {
+  step.numbers_ready.wait();
+  const int64_t parts = step.numbers.numel() / 2;
+  const double labels = static_cast<double>(std::max<int64_t>(step.record.labels, 1));
+  step.record.loss = step.numbers.narrow(0, 0, parts).sum().item<double>() / labels;
+  step.record.z_loss = step.numbers.narrow(0, parts, parts).sum().item<double>() / labels - step.record.loss;
+  step.record.grad_norm = step.numbers[2 * parts].item<double>();
+}
+
+void Trainer::require_finite(const PendingStep& step) const {
+  const StepRecord& record = step.record;
+  const int64_t parts = step.numbers.numel() / 2;
+  for (int64_t i = 0; i < parts; ++i) {
+    const double value = step.numbers[parts + i].item<double>();
     if (std::isfinite(value)) continue;
     const int64_t row = i * config_.train.micro_batch_size;
     fail(ExitCode::numerics, "step ", record.step, ": the loss is ", value, "; no weight has changed since step ",
-         state_.step, ". Rows ", row,
-         " and on of the batch: ", describe_documents(batch, row, config_.train.micro_batch_size));
+         record.step - 1, ". Rows ", row,
+         " and on of the batch: ", describe_documents(step.batch, row, config_.train.micro_batch_size));
   }
-}
-
-void Trainer::require_finite_norm(const StepRecord& record, const Batch& batch) const {
   if (std::isfinite(record.grad_norm)) return;
   fail(ExitCode::numerics, "step ", record.step, ": the gradient norm is ", record.grad_norm, " at loss ", record.loss,
-       "; no weight has changed since step ", state_.step, ". The batch: ", describe_documents(batch, 0, batch.rows));
+       "; no weight has changed since step ", record.step - 1,
+       ". The batch: ", describe_documents(step.batch, 0, step.batch.rows));
 }
 
 void Trainer::skip_update(const StepRecord& record, const Batch& batch) {
@@ -179,8 +235,6 @@ void Trainer::skip_update(const StepRecord& record, const Batch& batch) {
                outliers_.state().skipped, " skipped so far). The batch: ", describe_documents(batch, 0, batch.rows));
 }
 
-bool Trainer::is_due(int64_t every_steps) const { return every_steps > 0 && state_.step % every_steps == 0; }
-
 void Trainer::report(const StepRecord& record) {
   const nlohmann::json line = metrics_line(record, peak_);
   metrics_->append(line);
@@ -189,7 +243,7 @@ void Trainer::report(const StepRecord& record) {
   const auto done = static_cast<double>(record.step - first_step_);
   const auto left = static_cast<double>(config_.train.steps - record.step);
   const Progress progress{config_.train.steps, since_start_.seconds() / done * left};
-  const bool shown = is_due(config_.log.every_steps) || record.step == config_.train.steps;
+  const bool shown = is_due(config_.log.every_steps, record.step) || record.step == config_.train.steps;
   if (shown) {
     log::info(console_line(record, interval_, progress, peak_));
     interval_ = {};

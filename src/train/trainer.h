@@ -13,6 +13,7 @@
 #include "model/llama.h"
 #include "optim/adamw.h"
 #include "run/run_config.h"
+#include "train/device_mark.h"
 #include "train/flop_counter.h"
 #include "train/held_out.h"
 #include "train/metrics_log.h"
@@ -41,12 +42,24 @@ class Trainer {
   Trainer(const LoadedRun& run, TrainerParts parts);
 
   /// Steps until train.steps, or until SIGINT or SIGTERM has arrived; saves at the end of either. Returns ok,
-  /// interrupted or terminated. Throws a numerics error as train_step() does.
+  /// interrupted or terminated. Throws a numerics error as complete() does; on a GPU the host reads a step's numbers
+  /// while the next step runs.
   ExitCode run();
 
-  /// One update. Throws a numerics error that names the documents, before any weight has changed, where the loss or the
-  /// gradient norm is not finite.
-  StepRecord train_step();
+  /// A step that was given to the device, and whose loss and norm the host has perhaps not seen yet.
+  struct PendingStep {
+    StepRecord record;
+    Batch batch;
+    DeviceMark begin, end;
+    DeviceMark numbers_ready;
+    at::Tensor numbers;  // [2 k + 1] float64 on the host: sums of nll and of loss for k micro-batches, gradient norm
+  };
+  /// One update, without waiting for a GPU unless the outlier filter needs the norm. Where the loss or the gradient
+  /// norm is not finite, neither this nor any later update changes a weight.
+  PendingStep launch_step();
+  /// Waits for the step. Throws a numerics error that names its documents where the loss or the norm is not finite.
+  StepRecord complete(PendingStep step);
+  StepRecord train_step() { return complete(launch_step()); }
 
   /// Writes a checkpoint of the present state, unless the last one is of this step.
   void save();
@@ -58,20 +71,17 @@ class Trainer {
   int64_t trainable_count() const;  // numbers, not tensors
 
  private:
-  /// The loss of a step, part by part, on the model's device.
-  struct StepLoss {
-    std::vector<at::Tensor> nll_sums;   // float64 scalars, one for each micro-batch
-    std::vector<at::Tensor> loss_sums;  // the same with z-loss
-  };
   void restore(const CheckpointFolder& checkpoint);
   Batch next_batch(StepRecord& record);
   std::vector<MicroBatch> split(const Batch& batch) const;
   LossSum loss_of(const MicroBatch& part) const;
-  void read_loss(const StepLoss& loss, const Batch& batch, StepRecord& record) const;
-  void require_finite_norm(const StepRecord& record, const Batch& batch) const;
+  void read_numbers(PendingStep& step) const;
+  void require_finite(const PendingStep& step) const;
+  void update(PendingStep& step);
   void skip_update(const StepRecord& record, const Batch& batch);
   void report(const StepRecord& record);
-  bool is_due(int64_t every_steps) const;
+  bool must_settle() const;
+  ExitCode settle(PendingStep step);
   ExitCode stop(int signal);
 
   RunConfig config_;
@@ -91,6 +101,7 @@ class Trainer {
   std::optional<double> peak_;  // FLOP/s
   Interval interval_;
   Timer since_start_;
+  int64_t launched_ = 0;    // steps that the device was given; state_.step of them are complete
   int64_t first_step_ = 0;  // of this process, less one
   int64_t saved_step_ = -1;
 };

@@ -6,6 +6,7 @@
 #include "util/error.h"
 #include "util/file.h"
 #include "util/log.h"
+#include "util/safetensors.h"
 
 namespace dga {
 namespace fs = std::filesystem;
@@ -14,9 +15,19 @@ namespace {
 constexpr const char* kStateName = "state.json";
 constexpr const char* kOptimizerName = "optimizer.safetensors";
 
-at::Tensor take(const at::Tensor& tensor, Snapshot snapshot) {
-  return snapshot == Snapshot::copied ? tensor.detach().to(at::kCPU, tensor.scalar_type(), false, /*copy=*/true)
-                                      : tensor.detach();
+/// The model's weights as the checkpoint gets them: trained ones are part of the optimizer's copy.
+std::vector<NamedParameter> take_weights(const Llama& model, const OptimizerState& state, const FlatLayout& layout,
+                                         Snapshot snapshot) {
+  if (snapshot == Snapshot::live) return model.parameters();
+  std::map<std::string, at::Tensor> trained;
+  for (const FlatSlot& slot : layout.slots) trained[slot.name] = slot.view_in(state.weight);
+  std::vector<NamedParameter> weights;
+  for (const NamedParameter& parameter : model.parameters()) {
+    const auto found = trained.find(parameter.name);
+    const bool copied = found != trained.end();
+    weights.push_back({parameter.name, copied ? found->second : parameter.value.detach().to(at::kCPU).clone()});
+  }
+  return weights;
 }
 
 }  // namespace
@@ -56,17 +67,15 @@ TrainingState read_training_state(const fs::path& checkpoint) {
 
 CheckpointContent make_checkpoint(const TrainingState& state, const Llama& model, const HfExport& description,
                                   const AdamW& optimizer, Snapshot snapshot) {
-  std::vector<NamedParameter> weights;
-  for (const NamedParameter& parameter : model.parameters()) {
-    weights.push_back({parameter.name, take(parameter.value, snapshot)});
-  }
-  NamedTensors moments;
-  for (const auto& [name, tensor] : optimizer.state()) moments[name] = take(tensor, snapshot);
+  const OptimizerState tensors = snapshot == Snapshot::copied ? optimizer.state().copy_to_host() : optimizer.state();
+  const std::vector<NamedParameter> weights = take_weights(model, tensors, optimizer.layout(), snapshot);
 
   CheckpointContent content;
   content.step = state.step;
   content.parts = {[weights, description](const fs::path& folder) { write_hf_files(folder, weights, description); },
-                   [moments](const fs::path& folder) { write_tensors(folder / kOptimizerName, moments); },
+                   [tensors = tensors.tensors(optimizer.layout())](const fs::path& folder) {
+                     write_tensors(folder / kOptimizerName, tensors);
+                   },
                    [text = to_json(state).dump(2) + "\n"](const fs::path& folder) {
                      OutputFile file(folder / kStateName);
                      file.write(text);
@@ -80,7 +89,10 @@ CheckpointContent make_checkpoint(const TrainingState& state, const Llama& model
 
 void restore_tensors(const fs::path& checkpoint, const TrainingState& state, const Llama& model, AdamW& optimizer) {
   load_weights(checkpoint, model.parameters(), model.config().tie_word_embeddings);
-  optimizer.restore(read_tensors(checkpoint / kOptimizerName), state.optimizer_updates);
+  const SafetensorsFile file(checkpoint / kOptimizerName);  // mapped, not read as a whole
+  NamedTensors views;
+  for (const auto& [name, view] : file.tensors()) views.emplace(name, tensor_of_view(view));
+  optimizer.restore(views, state.optimizer_updates);
 }
 
 }  // namespace dga

@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 
 #include "util/error.h"
-#include "util/file.h"
 
 namespace dga {
 namespace {
@@ -77,27 +76,52 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path
   DGA_CHECK_INPUT(end == data.size(), name, ": ", data.size() - end, " bytes after the last tensor");
 }
 
-void write_safetensors(const std::filesystem::path& path, const std::map<std::string, TensorView>& tensors,
-                       const std::map<std::string, std::string>& metadata) {
+SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, const std::map<std::string, TensorSpec>& specs,
+                                     const std::map<std::string, std::string>& metadata)
+    : file_(path) {
   nlohmann::json header = nlohmann::json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   uint64_t offset = 0;
-  for (const auto& [name, view] : tensors) {
-    const auto size_bytes = static_cast<int64_t>(view.bytes.size());
-    DGA_CHECK(element_count(view.shape) * safetensors_element_bytes(view.dtype) == size_bytes, "tensor ", name, " has ",
-              size_bytes, " bytes, which its shape and type do not give");
-    header[name] = {
-        {"dtype", view.dtype}, {"shape", view.shape}, {"data_offsets", {offset, offset + view.bytes.size()}}};
-    offset += view.bytes.size();
+  for (const auto& [name, spec] : specs) {
+    const int64_t count = element_count(spec.shape);
+    DGA_CHECK(count >= 0, "tensor ", name, " has no possible shape");
+    const auto size = static_cast<uint64_t>(count * safetensors_element_bytes(spec.dtype));
+    header[name] = {{"dtype", spec.dtype}, {"shape", spec.shape}, {"data_offsets", {offset, offset + size}}};
+    expected_.emplace_back(name, size);
+    offset += size;
   }
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // data starts 8-byte aligned
   const uint64_t header_bytes = text.size();
-  OutputFile out(path);
-  out.write(&header_bytes, sizeof(header_bytes));
-  out.write(text);
-  for (const auto& [name, view] : tensors) out.write(view.bytes.data(), view.bytes.size());
-  out.close_synced();
+  file_.write(&header_bytes, sizeof(header_bytes));
+  file_.write(text);
+}
+
+void SafetensorsWriter::write(std::span<const std::byte> bytes) {
+  DGA_CHECK(written_ < expected_.size(), "all tensors are written");
+  const auto& [name, size] = expected_[written_++];
+  DGA_CHECK(bytes.size() == size, "tensor ", name, " has ", bytes.size(),
+            " bytes, which its shape and type do not give");
+  file_.write(bytes.data(), bytes.size());
+}
+
+void SafetensorsWriter::close_synced() {
+  DGA_CHECK(written_ == expected_.size(), expected_.size() - written_, " tensors are missing");
+  file_.close_synced();
+}
+
+void write_safetensors(const std::filesystem::path& path, const std::map<std::string, TensorView>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  std::map<std::string, TensorSpec> specs;
+  for (const auto& [name, view] : tensors) {
+    const auto size_bytes = static_cast<int64_t>(view.bytes.size());
+    DGA_CHECK(element_count(view.shape) * safetensors_element_bytes(view.dtype) == size_bytes, "tensor ", name, " has ",
+              size_bytes, " bytes, which its shape and type do not give");
+    specs[name] = {view.dtype, view.shape};
+  }
+  SafetensorsWriter writer(path, specs, metadata);
+  for (const auto& [name, view] : tensors) writer.write(view.bytes);
+  writer.close_synced();
 }
 
 }  // namespace dga

@@ -78,6 +78,20 @@ TEST_F(KernelBackendGpu, EveryRuleOverLengthsAndHeads) {
   }
 }
 
+TEST_F(KernelBackendGpu, TrainingLength) {
+  AttentionConfig config = dga_config(Selection::global);
+  config.sampled_queries = 1024;
+  config.group_size = 16;
+  config.focal_ratio = 0.1;
+  for (const int64_t window : {0, 1024}) {
+    config.local_window = window;
+    for (const bool keep_lists : {true, false}) {
+      config.keep_lists = keep_lists;
+      expect_reference({1, 32768, 2, 1, 128}, config, SequenceLayout::whole_rows(1, 32768));
+    }
+  }
+}
+
 TEST_F(KernelBackendGpu, PackedDocumentsAndAblations) {
   const SequenceLayout packed{{{0, 3, 200, 201}, {0, 449}}, {0, 450}};
   for (const Selection selection : {Selection::global, Selection::causal, Selection::random, Selection::none}) {

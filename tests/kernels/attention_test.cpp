@@ -17,7 +17,10 @@ struct AttentionCase {
   int64_t batch, length, heads, kv_heads, head_dim, compact, second;
   bool packed = false;  // first_begin rises too
   bool bias = false;
+  int64_t second_span = 0;  // short: the backward pass takes the second list in blocks of 64 keys, else of 128
 };
+
+constexpr int64_t kShortSpan = 16, kLongSpan = 4096;
 
 std::vector<int32_t> rising(std::mt19937& random, int64_t count, int64_t low, int64_t high) {
   std::vector<int32_t> values(static_cast<size_t>(count));
@@ -101,7 +104,7 @@ class AttentionRun {
         log_sum_exp(static_cast<size_t>(c.batch * c.heads * c.length)),
         bias_(in.bias),
         grad_bias(in.bias.size()) {
-    const Shape shape{c.batch, c.length, c.heads, c.kv_heads, c.head_dim, c.compact, c.second};
+    const Shape shape{c.batch, c.length, c.heads, c.kv_heads, c.head_dim, c.compact, c.second, c.second_span};
     DeviceBuffer<uint8_t> workspace(backward_workspace_bytes(shape, deterministic));
     AttentionInputs inputs;
     inputs.shape = shape;
@@ -184,7 +187,7 @@ void append_rows(std::vector<double>& target, const std::vector<uint16_t>& tenso
   }
 }
 
-void check_case(const AttentionCase& c, bool deterministic) {
+void check_span(const AttentionCase& c, bool deterministic) {
   const HostInputs in = make_inputs(c, 7);
   const AttentionRun run(c, in, deterministic);
   const auto output = run.output.download(), grad_query = run.grad_query.download();
@@ -255,10 +258,11 @@ void check_case(const AttentionCase& c, bool deterministic) {
       }
     }
   }
-  std::printf("  B %ld L %ld H %ld G %ld D %ld C %ld N %ld%s%s%s, kernel/plain error:", static_cast<long>(c.batch),
-              static_cast<long>(c.length), static_cast<long>(c.heads), static_cast<long>(c.kv_heads),
-              static_cast<long>(dim), static_cast<long>(c.compact), static_cast<long>(c.second),
-              c.packed ? " packed" : "", c.bias ? " bias" : "", deterministic ? " deterministic" : "");
+  std::printf(
+      "  B %ld L %ld H %ld G %ld D %ld C %ld N %ld span %ld%s%s%s, kernel/plain error:", static_cast<long>(c.batch),
+      static_cast<long>(c.length), static_cast<long>(c.heads), static_cast<long>(c.kv_heads), static_cast<long>(dim),
+      static_cast<long>(c.compact), static_cast<long>(c.second), static_cast<long>(c.second_span),
+      c.packed ? " packed" : "", c.bias ? " bias" : "", deterministic ? " deterministic" : "");
   const std::pair<const char*, const ErrorSum*> tensors[] = {{"O", &o},   {"lse", &lse}, {"dQ", &dq},
                                                              {"dK", &dk}, {"dV", &dv},   {"dbias", &db}};
   for (const auto& [name, sum] : tensors) {
@@ -268,12 +272,19 @@ void check_case(const AttentionCase& c, bool deterministic) {
   std::printf("\n");
 }
 
+void check_case(AttentionCase c, bool deterministic) {
+  for (const int64_t span : {kShortSpan, kLongSpan}) {
+    c.second_span = span;
+    check_span(c, deterministic);
+  }
+}
+
 class AttentionGpu : public ::testing::Test {
  protected:
   void SetUp() override {
     int count = 0;
     if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) GTEST_SKIP() << "no GPU in this machine";
-    const std::string reason = supports({1, 1, 1, 1, 128, 0, 1});
+    const std::string reason = supports({1, 1, 1, 1, 128, 0, 1, 0});
     if (!reason.empty()) GTEST_SKIP() << reason;
   }
 };
@@ -296,18 +307,24 @@ TEST_F(AttentionGpu, PackedRowsAndBias) {
   }
 }
 
-TEST_F(AttentionGpu, LongRow) { check_case({1, 1665, 1, 1, 128, 300, 1665}, false); }
+TEST_F(AttentionGpu, LongRow) {
+  check_case({1, 1665, 1, 1, 128, 300, 1665}, false);
+  check_case({1, 4161, 1, 1, 64, 500, 900}, true);
+}
 
 TEST_F(AttentionGpu, DeterministicModeRepeatsItsBits) {
-  const AttentionCase c{1, 4161, 8, 4, 128, 900, 4161};
+  AttentionCase c{1, 4161, 8, 4, 128, 900, 4161};
   const HostInputs in = make_inputs(c, 11);
-  const auto first = AttentionRun(c, in, true).grad_query.download();
-  for (int repeat = 0; repeat < 5; ++repeat) EXPECT_EQ(first, AttentionRun(c, in, true).grad_query.download());
+  for (const int64_t span : {kShortSpan, kLongSpan}) {
+    c.second_span = span;
+    const auto first = AttentionRun(c, in, true).grad_query.download();
+    for (int repeat = 0; repeat < 5; ++repeat) EXPECT_EQ(first, AttentionRun(c, in, true).grad_query.download());
+  }
 }
 
 TEST_F(AttentionGpu, RefusesOtherShapesInWords) {
-  EXPECT_NE(supports({1, 8, 1, 1, 96, 0, 8}).find("96"), std::string::npos);
-  EXPECT_NE(supports({1, 8, 3, 2, 128, 0, 8}).find("multiple"), std::string::npos);
+  EXPECT_NE(supports({1, 8, 1, 1, 96, 0, 8, 0}).find("96"), std::string::npos);
+  EXPECT_NE(supports({1, 8, 3, 2, 128, 0, 8, 0}).find("multiple"), std::string::npos);
 }
 
 }  // namespace

@@ -157,7 +157,7 @@ void GroupingRun::run_order() {
 
 CompressParams GroupingRun::common() const {
   CompressParams params;
-  params.shape = {batch(), c.length, heads(), c.kv_heads, c.head_dim, compact_length, second_length};
+  params.shape = {batch(), c.length, heads(), c.kv_heads, c.head_dim, compact_length, second_length, 0};
   params.focal = focal;
   params.pooling = c.pooling;
   params.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(c.head_dim)));

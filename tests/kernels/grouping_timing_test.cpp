@@ -92,7 +92,7 @@ void time_stages(const char* name, int64_t length, const GroupingSettings& setti
   report("select", median_ms([&] { select({focal, importance.get()}, nullptr); }), 0);
   report("order", median_ms([&] { order({focal, nullptr, b.get(), c.get(), d.get()}, nullptr); }), 0);
   CompressForwardParams forward;
-  forward.common.shape = {1, length, kHeads, kHeads, kHeadDim, compact, second};
+  forward.common.shape = {1, length, kHeads, kHeads, kHeadDim, compact, second, 0};
   forward.common.focal = focal;
   forward.common.scale = 0.0884f;
   forward.common.query = query.ref;

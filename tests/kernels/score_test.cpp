@@ -90,7 +90,7 @@ void check_samples(const Row& row, const std::vector<int32_t>& starts, int64_t s
   }
   positions.resize(positions.size() + 3, -1);  // unused entries
   begins.resize(positions.size(), 0);
-  const Shape shape{1, row.length, row.heads, row.kv_heads, row.head_dim, 0, 0};
+  const Shape shape{1, row.length, row.heads, row.kv_heads, row.head_dim, 0, 0, 0};
   const auto samples = static_cast<int64_t>(positions.size());
   const DeviceBuffer<uint16_t> query(row.query), key(row.key);
   const DeviceBuffer<int32_t> device_positions(positions), device_begins(begins);
@@ -142,7 +142,7 @@ void check_blocks(const Row& row, int64_t block_size, int64_t local_blocks) {
   const DeviceBuffer<uint8_t> device_table(table);
   const DeviceBuffer<float> importance(expected.size());
   BlockScoreParams params;
-  params.shape = {1, row.length, row.heads, row.kv_heads, row.head_dim, 0, 0};
+  params.shape = {1, row.length, row.heads, row.kv_heads, row.head_dim, 0, 0, 0};
   params.query = rows(query, row.length, row.heads, row.head_dim);
   params.key = rows(key, row.length, row.kv_heads, row.head_dim);
   params.table = table_at(plan, device_table.get());

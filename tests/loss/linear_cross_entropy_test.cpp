@@ -218,6 +218,50 @@ TEST(LinearCrossEntropy, WrongArgumentsAreNamed) {
   EXPECT_THROW(run(problem, {4, 0}), Error);
 }
 
+class LinearCrossEntropyGpu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
+  }
+};
+
+TEST_F(LinearCrossEntropyGpu, Bfloat16ErrsNoMoreThanThePlainFormula) {
+  for (const int64_t vocabulary : {200, 201}) {
+    for (const int64_t chunk : {32, 96}) {  // three parts and one
+      const Problem problem = make_problem(96, vocabulary, 32, at::kBFloat16);
+      const Problem on_gpu{problem.hidden.cuda(), problem.weight.cuda(), problem.labels.cuda()};
+      const Expected expected = loop_formula(problem, 1e-3);
+      const Result result = run(on_gpu, {chunk, 1e-3}, 0.5);
+      const at::Tensor hidden = problem.hidden.clone().requires_grad_(),
+                       weight = problem.weight.clone().requires_grad_();
+      const at::Tensor logits = at::mm(hidden, weight.t()).to(at::kFloat);
+      const at::Tensor with_label = (problem.labels != kNoLabel).to(at::kFloat);
+      const at::Tensor nll = at::cross_entropy_loss(logits, problem.labels, /*weight=*/{}, at::Reduction::Sum);
+      (nll + (logits.logsumexp(1).square() * with_label).sum() * 1e-3).mul(0.5).backward();
+      EXPECT_LE(std::abs(result.loss - expected.loss), 1e-5 * expected.loss);
+      EXPECT_LE(error(result.grad_hidden.cpu(), expected.grad_hidden * 0.5),
+                2 * error(hidden.grad(), expected.grad_hidden * 0.5));
+      EXPECT_LE(error(result.grad_weight.cpu(), expected.grad_weight * 0.5),
+                2 * error(weight.grad(), expected.grad_weight * 0.5));
+    }
+  }
+}
+
+TEST_F(LinearCrossEntropyGpu, LogProbsEqualTheCpus) {
+  const Problem problem = make_problem(21, 33, 8, at::kBFloat16);
+  const at::Tensor expected = token_log_probs(problem.hidden, problem.weight, problem.labels, 4);
+  const at::Tensor actual =
+      token_log_probs(problem.hidden.cuda(), problem.weight.cuda(), problem.labels.cuda(), 4).cpu();
+  EXPECT_TRUE(at::allclose(actual, expected, 1e-5, 1e-5, /*equal_nan=*/true));
+}
+
+TEST(ChunkTokens, ZeroGoesByTheDevice) {
+  EXPECT_EQ(chunk_tokens({}, 32000, /*on_gpu=*/true), 4096);
+  EXPECT_EQ(chunk_tokens({}, 128256, /*on_gpu=*/true), 1024);
+  EXPECT_EQ(chunk_tokens({}, 32000, /*on_gpu=*/false), 512);
+  EXPECT_EQ(chunk_tokens({100, 0}, 32000, /*on_gpu=*/true), 100);
+}
+
 TEST(TokenLogProbs, EqualTheLoopFormula) {
   const Problem problem = make_problem(21, 33, 8, at::kFloat);
   const at::Tensor log_probs = token_log_probs(problem.hidden, problem.weight, problem.labels, 4);

@@ -22,9 +22,9 @@ class LlamaGpu : public FolderTest {
 };
 
 std::vector<at::Tensor> gradients(const Llama& model, const at::Tensor& tokens, const SequenceLayout& layout,
-                                  Recompute recompute) {
+                                  const MemoryConfig& memory) {
   for (const NamedParameter& parameter : model.parameters()) parameter.value.mutable_grad() = at::Tensor();
-  model.forward(tokens.to(model.device()), layout, recompute).square().sum().backward();
+  model.forward(tokens.to(model.device()), layout, memory).square().sum().backward();
   std::vector<at::Tensor> all;
   for (const NamedParameter& parameter : model.parameters()) {
     if (parameter.value.grad().defined()) all.push_back(parameter.value.grad().to(at::kCPU));
@@ -39,9 +39,11 @@ TEST_F(LlamaGpu, EqualsTheCpuForwardAndBackward) {
   const at::Tensor actual = gpu.forward(tokens.to(at::kCUDA), layout);
   EXPECT_TRUE(actual.is_cuda());
   EXPECT_TRUE(compare(actual.to(at::kCPU), cpu.forward(tokens, layout), 1e-9));
-  const std::vector<at::Tensor> expected = gradients(cpu, tokens, layout, Recompute::none);
-  for (const Recompute recompute : {Recompute::none, Recompute::block}) {
-    const std::vector<at::Tensor> found = gradients(gpu, tokens, layout, recompute);
+  const std::vector<at::Tensor> expected = gradients(cpu, tokens, layout, {});
+  for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
+    MemoryConfig memory;
+    memory.recompute = recompute;
+    const std::vector<at::Tensor> found = gradients(gpu, tokens, layout, memory);
     ASSERT_EQ(found.size(), expected.size());
     for (size_t i = 0; i < found.size(); ++i) {
       EXPECT_TRUE(compare(found[i], expected[i], 1e-8 * expected[i].abs().max().item<double>())) << i;

@@ -8,6 +8,7 @@
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
 #include "ops/swiglu.h"
+#include "ops/with_gradient.h"
 #include "support/gradient_check.h"
 #include "support/tensor_compare.h"
 #include "util/error.h"
@@ -15,9 +16,12 @@
 namespace dga {
 namespace {
 
+using testing::AddNormFunction;
 using testing::check_gradients;
 using testing::compare;
 using testing::max_error;
+using testing::RopeFunction;
+using testing::SwigluFunction;
 
 const at::TensorOptions kDouble = at::TensorOptions().dtype(at::kDouble);
 
@@ -41,6 +45,27 @@ TEST(RmsNorm, Gradients) {
   const auto f = [](const std::vector<at::Tensor>& in) { return rms_norm(in[0], in[1], 1e-2); };
   EXPECT_TRUE(check_gradients(f, {at::randn({2, 3, 5}, kDouble), at::randn({5}, kDouble)}, 1e-8));
   EXPECT_TRUE(check_gradients(f, {at::randn({5, 3}, kDouble).t(), at::randn({5}, kDouble)}, 1e-8));
+}
+
+TEST(RmsNorm, AddsTheResidualFirst) {
+  at::manual_seed(3);
+  for (const at::ScalarType type : {at::kDouble, at::kBFloat16}) {
+    const at::Tensor x = at::randn({4, 6}).to(type), residual = at::randn({4, 6}).to(type);
+    const at::Tensor weight = at::randn({6}).to(type);
+    const AddedNorm both = add_rms_norm(x, residual, weight, 1e-2);
+    EXPECT_TRUE(both.sum.equal(x + residual));
+    EXPECT_TRUE(both.normed.equal(rms_norm(both.sum, weight, 1e-2)));
+    EXPECT_TRUE(both.normed.equal(normed_again(both.sum, both.inverse_rms, weight, 1e-2)));
+  }
+}
+
+TEST(RmsNorm, GradientsOfSumAndNorm) {
+  at::manual_seed(4);
+  const auto f = [](const std::vector<at::Tensor>& in) {
+    return at::cat(AddNormFunction::apply(in[0], in[1], in[2], 1e-2));
+  };
+  EXPECT_TRUE(
+      check_gradients(f, {at::randn({3, 5}, kDouble), at::randn({3, 5}, kDouble), at::randn({5}, kDouble)}, 1e-8));
 }
 
 TEST(RmsNorm, LowPrecisionRoundsTheQuotientBeforeTheWeight) {
@@ -84,28 +109,36 @@ TEST(Rope, EqualsTheFormulaElementByElement) {
         }
       }
     }
-    EXPECT_TRUE(compare(apply_rope(x, cos, sin), expected, 1e-14));
+    const QueryKey rotated = apply_rope({x.clone(), x.narrow(2, 1, 1).clone()}, cos, sin);
+    EXPECT_TRUE(compare(rotated.query, expected, 1e-14));
+    EXPECT_TRUE(compare(rotated.key, expected.narrow(2, 1, 1), 1e-14));
   }
 }
 
 TEST(Rope, Gradients) {
   at::manual_seed(5);
   const auto [cos, sin] = tables(1, 3, 4);
-  const auto f = [c = cos, s = sin](const std::vector<at::Tensor>& in) { return apply_rope(in[0], c, s); };
-  EXPECT_TRUE(check_gradients(f, {at::randn({2, 3, 2, 4}, kDouble)}, 1e-8));
+  const auto f = [c = cos, s = sin](const std::vector<at::Tensor>& in) {
+    return at::cat(RopeFunction::apply(in[0], in[1], c, s), 2);
+  };
+  EXPECT_TRUE(check_gradients(f, {at::randn({2, 3, 2, 4}, kDouble), at::randn({2, 3, 1, 4}, kDouble)}, 1e-8));
 }
 
 TEST(Rope, LowPrecisionRoundsOnce) {
   at::manual_seed(6);
   const at::Tensor x = at::randn({1, 5, 2, 8}).to(at::kBFloat16);
   const auto [cos, sin] = tables(1, 5, 8);
-  const at::Tensor wide = apply_rope(x.to(at::kFloat), cos.to(at::kFloat), sin.to(at::kFloat));
-  EXPECT_TRUE(at::equal(apply_rope(x, cos.to(at::kFloat), sin.to(at::kFloat)), wide.to(at::kBFloat16)));
+  const auto rotated = [c = cos.to(at::kFloat), s = sin.to(at::kFloat)](const at::Tensor& in) {
+    return apply_rope({in.clone(), in.clone()}, c, s).key;
+  };
+  EXPECT_TRUE(at::equal(rotated(x), rotated(x.to(at::kFloat)).to(at::kBFloat16)));
 }
 
 TEST(Rope, RefusesTablesThatDoNotFit) {
-  EXPECT_THROW(apply_rope(at::ones({1, 2, 1, 3}), at::ones({1, 2, 3}), at::ones({1, 2, 3})), Error);
-  EXPECT_THROW(apply_rope(at::ones({1, 2, 1, 4}), at::ones({1, 3, 4}), at::ones({1, 3, 4})), Error);
+  const at::Tensor odd = at::ones({1, 2, 1, 3}), even = at::ones({1, 2, 1, 4});
+  EXPECT_THROW(apply_rope({odd, odd}, at::ones({1, 2, 3}), at::ones({1, 2, 3})), Error);
+  EXPECT_THROW(apply_rope({even, even}, at::ones({1, 3, 4}), at::ones({1, 3, 4})), Error);
+  EXPECT_THROW(apply_rope({even, odd}, at::ones({1, 2, 4}), at::ones({1, 2, 4})), Error);
 }
 
 TEST(SwiGlu, EqualsTheFormulaElementByElement) {
@@ -121,8 +154,15 @@ TEST(SwiGlu, EqualsTheFormulaElementByElement) {
 
 TEST(SwiGlu, Gradients) {
   at::manual_seed(8);
-  const auto f = [](const std::vector<at::Tensor>& in) { return swiglu(in[0], in[1]); };
+  const auto f = [](const std::vector<at::Tensor>& in) { return SwigluFunction::apply(in[0], in[1]); };
   EXPECT_TRUE(check_gradients(f, {at::randn({3, 4}, kDouble), at::randn({3, 4}, kDouble)}, 1e-8));
+}
+
+TEST(SwiGlu, BackwardGivesTheProductAgain) {
+  at::manual_seed(8);
+  const at::Tensor gate = at::randn({3, 5}), up = at::randn({3, 5});
+  const SwigluGradients kept = swiglu_backward(at::randn({3, 5}), gate, up, Operands::kept);
+  EXPECT_TRUE(kept.product.equal(swiglu(gate, up)));
 }
 
 TEST(SwiGlu, RefusesShapesThatDiffer) { EXPECT_THROW(swiglu(at::ones({2, 3}), at::ones({3})), Error); }

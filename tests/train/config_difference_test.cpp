@@ -18,7 +18,7 @@ RunConfig config_with_source(const std::string& path) {
 TEST(ConfigDifference, FlattenNamesEveryKindOfField) {
   const auto values = flatten(config_with_source("a.jsonl"));
   EXPECT_EQ(values.at("run.seed"), "1234");
-  EXPECT_EQ(values.at("train.loss_chunk_tokens"), "512");
+  EXPECT_EQ(values.at("train.loss_chunk_tokens"), "0");
   EXPECT_EQ(values.at("optimizer.betas"), "[0.9, 0.95]");
   EXPECT_EQ(values.at("data.sources[0].paths"), "[a.jsonl]");
   EXPECT_EQ(values.at("data.sources[0].separator"), "null");
@@ -68,6 +68,15 @@ TEST(ConfigDifference, RefusesWhatChangesTheNumbers) {
   EXPECT_EQ(change([](RunConfig& c) { c.data.skip = {{10, 20}}; }).size(), 2U);
   EXPECT_EQ(change([](RunConfig& c) { c.train.skip_outliers.factor = 4; }).size(), 1U);
   EXPECT_TRUE(change([](RunConfig&) {}).empty());
+}
+
+TEST(ConfigDifference, AFieldYoungerThanTheCheckpointCountsAsItsDefault) {
+  RunConfig config = config_with_source("a.jsonl");
+  std::map<std::string, std::string> saved = flatten(config);
+  EXPECT_EQ(saved.erase("optimizer.moments"), 1U);
+  EXPECT_TRUE(check_resumable(saved, config).empty());
+  config.optimizer.moments = MomentsKind::int8;
+  EXPECT_THROW(check_resumable(saved, config), Error);
 }
 
 TEST(ConfigDifference, TheRefusalNamesEveryField) {

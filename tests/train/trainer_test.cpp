@@ -126,6 +126,36 @@ TEST(Trainer, NonFiniteLossStopsBeforeTheWeightsChange) {
   EXPECT_EQ(trainer->state().step, 1);
 }
 
+// A GPU's host sees a step's numbers when the next step is already under way.
+TEST(Trainer, StepsAfterANonFiniteOneChangeNoWeightEither) {
+  const TinyRun run;
+  const auto trainer = run.trainer();
+  trainer->train_step();
+  const at::Tensor query = weight(*trainer, kQuery);
+  const float good = query[0][0].item<float>();
+  const auto set = [&](float value) {
+    const at::NoGradGuard no_grad;
+    query[0][0].fill_(value);
+  };
+  const auto before = weights_of(trainer->model());
+  set(std::numeric_limits<float>::quiet_NaN());
+  Trainer::PendingStep bad = trainer->launch_step();
+  const std::string documents = describe_documents(bad.batch, 0, 4);
+  set(good);
+  const Trainer::PendingStep next = trainer->launch_step();
+  EXPECT_NE(describe_documents(next.batch, 0, 4), documents);
+  try {
+    trainer->complete(std::move(bad));
+    FAIL() << "trained on";
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("nan; no weight has changed since step 1"), std::string::npos) << message;
+    EXPECT_NE(message.find(documents), std::string::npos) << message;
+  }
+  EXPECT_TRUE(changed_weights(before, weights_of(trainer->model())).empty());
+  EXPECT_EQ(trainer->state().step, 1);
+}
+
 TEST(Trainer, NonFiniteNormStopsBeforeTheWeightsChange) {
   const TinyRun run;
   const auto trainer = run.trainer();

@@ -57,7 +57,7 @@ LlamaConfig tiny() {
 TEST(MakeCheckpoint, CopiedSnapshotIsOfTheMomentItWasTaken) {
   const testing::TempFolder root;
   const Llama model(tiny(), AttentionConfig(), 1, at::kFloat, at::kCPU);
-  AdamW optimizer(OptimizerConfig(), select_trainable(model.parameters(), {"*"}));
+  AdamW optimizer(OptimizerConfig(), 1, select_trainable(model.parameters(), {"*"}), GradientSum::as_weights);
   HfExport description;
   description.config = model.config();
   const CheckpointContent content = make_checkpoint(example(), model, description, optimizer, Snapshot::copied);
@@ -65,12 +65,16 @@ TEST(MakeCheckpoint, CopiedSnapshotIsOfTheMomentItWasTaken) {
   {
     const at::NoGradGuard no_grad;
     weight.fill_(7);  // training goes on before the writer comes to it
-    for (const auto& [name, tensor] : optimizer.state()) tensor.fill_(7);
+    optimizer.state().exp_avg.numbers.fill_(7);
+    optimizer.state().exp_avg_sq.numbers.fill_(7);
   }
   const std::filesystem::path folder = write_checkpoint(root.path(), content);
   restore_tensors(folder, read_training_state(folder), model, optimizer);
   EXPECT_TRUE(at::equal(weight, expected));
-  for (const auto& [name, tensor] : optimizer.state()) EXPECT_EQ(tensor.abs().max().item<float>(), 0.0F) << name;
+  for (const FlatSlot& slot : optimizer.layout().slots) {
+    EXPECT_EQ(slot.view_in(optimizer.state().exp_avg.numbers).abs().max().item<float>(), 0.0F) << slot.name;
+    EXPECT_EQ(slot.view_in(optimizer.state().exp_avg_sq.numbers).abs().max().item<float>(), 0.0F) << slot.name;
+  }
   EXPECT_EQ(optimizer.updates(), 11);
 }
 

@@ -153,6 +153,20 @@ TEST(SafetensorsTest, OverlapsGapsAndTails) {
             "t.safetensors: tensor a ");
 }
 
+TEST(SafetensorsTest, WriterTakesTensorsOneByOneAndCountsThem) {
+  const testing::TempFolder folder;
+  const std::map<std::string, TensorSpec> specs = {{"a", {"U8", {3}}}, {"b", {"U8", {2}}}};
+  SafetensorsWriter writer(folder.path() / "t", specs, {});
+  EXPECT_THROW(writer.write(bytes_of("ab")), Error);
+  SafetensorsWriter other(folder.path() / "t", specs, {});
+  other.write(bytes_of("abc"));
+  EXPECT_THROW(other.close_synced(), Error);
+  other.write(bytes_of("de"));
+  other.close_synced();
+  const SafetensorsFile read(folder.path() / "t");
+  EXPECT_EQ(read.tensors().at("b").bytes[1], std::byte{'e'});
+}
+
 TEST(SafetensorsTest, WritingWrongShapesIsRefused) {
   const TempFolder folder;
   EXPECT_THROW(write_safetensors(folder.path() / "t", {{"a", {"F32", {2}, bytes_of("abc")}}}), Error);

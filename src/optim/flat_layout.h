@@ -1,0 +1,54 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "optim/config.h"
+
+namespace dga {
+
+/// A parameter that training changes, under its Hugging Face name.
+struct TrainedParameter {
+  std::string name;
+  at::Tensor value;
+};
+
+/// Whether weight decay applies: not to vectors (norms) and token embeddings unless the config says so. A tied output
+/// weight is the embedding.
+bool is_decayed(const OptimizerConfig& config, const TrainedParameter& parameter);
+
+/// Numbers [begin, end) of the flat space.
+struct FlatRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+  int64_t size() const { return end - begin; }
+};
+
+/// A parameter's place in the flat space.
+struct FlatSlot {
+  std::string name;
+  std::vector<int64_t> shape;
+  int64_t begin = 0;
+  int64_t count = 0;  // numbers, without the padding that follows them
+
+  /// This slot of a flat tensor, in the parameter's shape.
+  at::Tensor view_in(const at::Tensor& flat) const;
+  /// The scales of this slot in a tensor with one number for each 256 of the flat space.
+  at::Tensor scales_in(const at::Tensor& flat_scales) const;
+};
+
+/// All trained parameters one after the other in one space of numbers, which weights, gradients and optimizer state
+/// share. Each slot begins at a multiple of 256 numbers, so that a view is aligned in every type and no block of 8-bit
+/// moments lies in two parameters; the padding is zero and stays zero. Decayed parameters come first.
+struct FlatLayout {
+  std::vector<FlatSlot> slots;  // in the order of the parameters, which is not that of their places
+  int64_t size = 0;             // a multiple of 256
+  int64_t decayed_end = 0;      // weight decay applies to [0, decayed_end)
+
+  FlatLayout(const OptimizerConfig& config, const std::vector<TrainedParameter>& parameters);
+};
+
+}  // namespace dga
