@@ -52,7 +52,7 @@ Llama::Llama(Empty, const LlamaConfig& config, const AttentionConfig& attention,
                      .gate_proj = weight({intermediate, hidden}),
                      .up_proj = weight({intermediate, hidden}),
                      .down_proj = weight({hidden, intermediate})};
-    block.attention = make_attention(attention, i, seed);
+    block.attention = make_attention(attention, i, seed, rope_frequencies(config).inverse);
     blocks_.push_back(std::move(block));
   }
   final_norm_ = weight({hidden});
@@ -94,15 +94,15 @@ at::Tensor Llama::forward(const at::Tensor& tokens, const SequenceLayout& layout
   DGA_CHECK(tokens.dim() == 2 && tokens.scalar_type() == at::kLong, "tokens must be [B, L] int64, got ", tokens.sizes(),
             " ", tokens.scalar_type());
   layout.check(tokens.size(0), tokens.size(1));
-  BlockContext context = block_context(rope_->rows(layout.starts, tokens.size(1)));
+  BlockContext context = block_context(rope_->rows(layout, tokens.size(1)));
   context.layout = std::make_shared<const SequenceLayout>(layout);
   at::Tensor x = at::embedding(embedding_, tokens);
   context.mlp_tile_tokens = memory.mlp_tile_tokens;
-  const auto inputs = std::make_shared<HostStore>(memory.offload == Offload::block_inputs);
+  const auto store = std::make_shared<HostStore>(memory.offload == Offload::block_inputs);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     context.attention = blocks_[i].attention.get();
     x = block_forward(x, blocks_[i].weights, context,
-                      {memory.of_layer(static_cast<int64_t>(i)), inputs, memory.keep_attention});
+                      {memory.of_layer(static_cast<int64_t>(i)), store, memory.keep_attention});
   }
   return rms_norm(x, final_norm_, config_.rms_norm_eps);
 }

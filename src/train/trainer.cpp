@@ -10,6 +10,7 @@
 #include "optim/schedule.h"
 #include "train/config_difference.h"
 #include "train/device_peak.h"
+#include "train/pose.h"
 #include "train/trainable.h"
 #include "util/error.h"
 #include "util/log.h"
@@ -203,6 +204,7 @@ std::vector<MicroBatch> Trainer::split(const Batch& batch) const {
   for (int64_t row = 0; row < batch.rows; row += config_.train.micro_batch_size) {
     const int64_t rows = std::min(config_.train.micro_batch_size, batch.rows - row);
     parts.push_back(make_micro_batch(batch, row, rows, row_split, model_->device()));
+    skip_positions(config_.train.pose, batch, static_cast<uint64_t>(config_.run.seed), parts.back());
   }
   return parts;
 }
