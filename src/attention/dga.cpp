@@ -13,8 +13,8 @@ class DgaAttention : public Attention {
  public:
   DgaAttention(const AttentionConfig& config, const RandomKey& key) : config_(config), key_(key) {}
 
-  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                     const SequenceLayout& layout, AttentionMemory* memory) const override {
+  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const SequenceLayout& layout,
+                     AttentionMemory* memory) const override {
     if (use_kernels(config_, AttentionKind::dga, q, k)) {
       check_heads(q, k, v);
       layout.check(q.size(0), q.size(1));

@@ -64,8 +64,8 @@ class FullAttention : public Attention {
  public:
   explicit FullAttention(const AttentionConfig& config) : config_(config) {}
 
-  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                     const SequenceLayout& layout, AttentionMemory* memory) const override {
+  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const SequenceLayout& layout,
+                     AttentionMemory* memory) const override {
     if (use_kernels(config_, AttentionKind::full, q, k)) {
       check_heads(q, k, v);
       layout.check(q.size(0), q.size(1));
