@@ -225,9 +225,9 @@ std::string prediction_obstacle(const RunConfig& config, const LlamaConfig& mode
   }
   for (int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
     const AttentionKind kind = kind_of_layer(config.attention, layer);
-    if (kind == AttentionKind::full || kind == AttentionKind::dga) continue;
-    return str("attention of kind ", config::name_of(kind),
-               " runs by the reference operations, which are not modelled");
+    if (!moves_positions(config.attention, kind)) continue;
+    return str("attention of kind ", config::name_of(kind), " with moved positions runs by the reference operations, ",
+               "whose memory and time are not modelled");
   }
   if (model.head_dim != 64 && model.head_dim != 128) {
     return str("the attention kernels take a head_dim of 64 or 128, not ", model.head_dim);

@@ -163,7 +163,7 @@ TEST(Prediction, SaysWhatItCannotPredict) {
   config.train.dtype = Precision::fp32;
   EXPECT_NE(prediction_obstacle(config, small_model()), "");
   config = small_run();
-  config.attention.layers = {{"1", AttentionKind::streaming}};
+  config.attention.layers = {{"1", AttentionKind::lm_infinite}};
   EXPECT_NE(prediction_obstacle(config, small_model()), "");
   config = small_run();
   config.attention.backend = AttentionBackend::reference;
