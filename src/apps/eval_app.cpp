@@ -2,15 +2,21 @@
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "apps/apps.h"
 #include "checkpoint/reader.h"
+#include "eval/attention_label.h"
 #include "eval/perplexity.h"
 #include "eval/report.h"
+#include "eval/retrieval.h"
 #include "eval/run_model.h"
+#include "model/attention_record.h"
 #include "run/build_info.h"
 #include "util/file.h"
+#include "util/hash.h"
 #include "util/log.h"
+#include "util/signals.h"
 
 namespace dga {
 namespace {
@@ -18,8 +24,11 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+constexpr const char* kPerplexity = "perplexity";
+
 struct EvalAppOptions {
   std::string config;
+  std::string task = kPerplexity;
   std::string model;
   std::string output;
   std::vector<std::string> beside;
@@ -51,20 +60,25 @@ LoadedRun load_evaluation(const EvalAppOptions& options) {
   return run;
 }
 
-json evaluate(const LoadedRun& run) {
+/// What every result says of the model and the program.
+void describe(const LoadedRun& run, const Llama& model, const Tokenizer* tokenizer, json& result) {
+  result["weights"] = run.config.model.path;
+  result["dtype"] = config::name_of(run.config.train.dtype);
+  result["device"] = model.device().str();
+  result["config_hash"] = run.hash;
+  result["version"] = build_info().version;
+  result["commit"] = build_info().commit;
+  result["tokenizer"] = tokenizer != nullptr ? json(tokenizer->path().string()) : json(nullptr);
+}
+
+json evaluate(const LoadedRun& run, EvalProgress& progress) {
   const RunConfig& config = run.config;
   const std::shared_ptr<const Tokenizer> tokenizer = load_run_tokenizer(config);
   const EvalText text = read_eval_text(config.eval, config.data, tokenizer);
   const std::vector<int32_t> token_bytes = tokenizer ? token_byte_table(*tokenizer) : std::vector<int32_t>{};
   const Llama model = load_run_model(run);
-  json result = eval_json(evaluate_perplexity(model, config.attention, config.eval, text, token_bytes));
-  result["weights"] = config.model.path;
-  result["dtype"] = config::name_of(config.train.dtype);
-  result["device"] = model.device().str();
-  result["config_hash"] = run.hash;
-  result["version"] = build_info().version;
-  result["commit"] = build_info().commit;
-  result["tokenizer"] = tokenizer ? json(tokenizer->path().string()) : json(nullptr);
+  json result = eval_json(evaluate_perplexity(model, config.attention, config.eval, text, token_bytes, &progress));
+  describe(run, model, tokenizer.get(), result);
   result["sources"] = json::array();
   for (const SourceConfig& source : config.eval.sources) {
     result["sources"].push_back({{"name", source.name}, {"paths", source.paths}});
@@ -72,10 +86,48 @@ json evaluate(const LoadedRun& run) {
   return result;
 }
 
-/// eval/WEIGHTS-HASH.json in the run folder; the hash keeps results of different settings apart.
-fs::path default_output(const LoadedRun& run) {
+json retrieve(const LoadedRun& run, RetrievalTask task, EvalProgress& progress) {
+  const RunConfig& config = run.config;
+  const std::shared_ptr<const Tokenizer> tokenizer = load_run_tokenizer(config);
+  if (!tokenizer) fail(ExitCode::config, "data.tokenizer: prompts are text; name a sentencepiece model");
+  RetrievalConfig retrieval = config.eval.retrieval;
+  if (retrieval.lengths.empty()) retrieval.lengths = config.eval.context_lengths;
+  const Llama model = load_run_model(run);
+  const Asking asking = model.looks_ahead() ? Asking::token_by_token : Asking::at_once;
+  json result = retrieval_json(task, retrieval,
+                               evaluate_retrieval(model_next_tokens(model), asking, task, *tokenizer, retrieval,
+                                                  config.eval.batch_tokens, &progress));
+  result["attention"] = attention_label(config.attention, model.config().num_hidden_layers);
+  result["attention_settings"] = attention_json(config.attention);
+  result["looks_ahead"] = model.looks_ahead();
+  describe(run, model, tokenizer.get(), result);
+  return result;
+}
+
+/// Names an evaluation: its settings, and the weights by the sizes and times of their files.
+std::string evaluation_key(const LoadedRun& run, const std::string& task) {
+  std::string text = run.hash + task + build_info().commit;
+  for (const auto& entry : fs::directory_iterator(run.config.model.path)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    text += str("\n", entry.path().filename().string(), " ", entry.file_size(), " ",
+                entry.last_write_time().time_since_epoch().count());
+  }
+  return hash_hex(text);
+}
+
+/// eval/WEIGHTS-HASH.json in the run folder, with the task's name if that is not perplexity; the hash keeps results of
+/// different settings apart.
+fs::path default_output(const LoadedRun& run, const std::string& task) {
   const fs::path weights = fs::weakly_canonical(run.config.model.path).filename();
-  return run.config.run.path() / "eval" / str(weights.string(), "-", run.hash.substr(0, 8), ".json");
+  const std::string suffix = task == kPerplexity ? "" : "-" + task;
+  return run.config.run.path() / "eval" / str(weights.string(), "-", run.hash.substr(0, 8), suffix, ".json");
+}
+
+std::optional<RetrievalTask> retrieval_task(const std::string& name) {
+  for (const auto& [task, text] : enum_names(RetrievalTask{})) {
+    if (name == text) return task;
+  }
+  return std::nullopt;
 }
 
 ExitCode run_eval(const EvalAppOptions& options) {
@@ -86,11 +138,20 @@ ExitCode run_eval(const EvalAppOptions& options) {
   }
   if (!rows.empty()) eval_table(rows);  // refuses files that are no results before the work begins
   const LoadedRun run = load_evaluation(options);
-  rows.push_back(evaluate(run));
-  const fs::path output = options.output.empty() ? default_output(run) : fs::path(options.output);
+  const fs::path output = options.output.empty() ? default_output(run, options.task) : fs::path(options.output);
   if (output.has_parent_path()) fs::create_directories(output.parent_path());
-  write_file_atomic(output, rows.back().dump(2) + "\n");
-  std::printf("%s%s\n", eval_table(rows).c_str(), eval_text_line(rows.back()).c_str());
+  install_stop_signals();
+  EvalProgress progress(output.string() + ".partial", evaluation_key(run, options.task));
+  const std::optional<RetrievalTask> task = retrieval_task(options.task);
+  const json result = task ? retrieve(run, *task, progress) : evaluate(run, progress);
+  write_file_atomic(output, result.dump(2) + "\n");
+  progress.finish();
+  if (task) {
+    std::fputs(retrieval_table(result).c_str(), stdout);
+  } else {
+    rows.push_back(result);
+    std::printf("%s%s\n", eval_table(rows).c_str(), eval_text_line(result).c_str());
+  }
   log::info("written to ", output.string());
   return ExitCode::ok;
 }
@@ -98,16 +159,20 @@ ExitCode run_eval(const EvalAppOptions& options) {
 }  // namespace
 
 void add_eval_app(CLI::App& root, AppContext& context) {
-  CLI::App* app = root.add_subcommand("eval", "Perplexity on held-out text at several context lengths.");
+  CLI::App* app = root.add_subcommand("eval", "Perplexity on held-out text, or retrieval, by context length.");
   auto options = std::make_shared<EvalAppOptions>();
   app->add_option("config", options->config, "YAML file of a run, or a run folder; --set alone can describe one too");
   app->add_option("--model", options->model,
                   "Hugging Face folder or checkpoint to evaluate instead of the run's newest complete checkpoint");
   app->add_option("--output", options->output, "where the JSON goes; default: eval/ in the run folder");
   app->add_option("--beside", options->beside, "earlier results (JSON) to print in the same table");
+  app->add_option("--task", options->task, "perplexity, passkey or kv_retrieval")
+      ->check(CLI::IsMember({kPerplexity, "passkey", "kv_retrieval"}))
+      ->capture_default_str();
   add_set_option(*app, options->assignments);
   app->footer(
-      "Section eval of the config names text, protocol and lengths. The attention is the config's, or the one "
+      "An evaluation that is stopped goes on with the same command. Section eval of the config names text, protocol "
+      "and lengths. The attention is the config's, or the one "
       "recorded in the model's folder. Results under the global rule are marked \"looks ahead\".");
   app->callback([options, &context] { context.action = [options] { return run_eval(*options); }; });
 }

@@ -46,8 +46,10 @@ class Attention {
   virtual std::unique_ptr<AttentionCache> make_cache() const = 0;
 };
 
-/// The attention of layer `layer`; `seed` (run.seed) keys random selection and random query sampling.
+/// The attention of layer `layer`; `seed` (run.seed) keys random selection and random query sampling;
+/// `inverse_frequencies` [D/2] are RoPE's, for the kinds that move positions (see moves_positions).
 /// Throws a config error for a backend that the kind does not have.
-std::unique_ptr<Attention> make_attention(const AttentionConfig& config, int64_t layer, uint64_t seed);
+std::unique_ptr<Attention> make_attention(const AttentionConfig& config, int64_t layer, uint64_t seed,
+                                          const at::Tensor& inverse_frequencies = {});
 
 }  // namespace dga

@@ -39,6 +39,16 @@ double causal_pairs(const AttentionConfig& config, int64_t length) {
   return pairs;
 }
 
+// The window, and the first tokens before it.
+double window_pairs(const AttentionConfig& config, int64_t length) {
+  double pairs = 0;
+  for (int64_t t = 0; t < length; ++t) {
+    pairs += static_cast<double>(std::min(t + 1, config.window) +
+                                 std::clamp<int64_t>(t + 1 - config.window, 0, config.sink_tokens));
+  }
+  return pairs;
+}
+
 // Global, random and none; the focal tokens are spread evenly.
 double grouped_pairs(const AttentionConfig& config, int64_t length) {
   const int64_t focal = config.selection == Selection::none ? 0 : focal_count(config.focal_ratio, length);
@@ -74,12 +84,15 @@ void LayerKind::check(config::Checker& c) const {
 }
 
 void AttentionConfig::fields(config::Fields& f) {
-  f.field("kind", kind, "full: causal attention; dga: Dynamic Group Attention (arXiv 2505.22107)");
+  f.field("kind", kind,
+          "full: causal attention; dga: Dynamic Group Attention (arXiv 2505.22107); and the first tokens with a window "
+          "of the last: streaming (StreamingLLM, arXiv 2309.17453), lm_infinite (arXiv 2308.16137: the first tokens at "
+          "distance window), longformer (arXiv 2004.05150: leading global tokens)");
   f.field(
       "backend", backend,
       "what computes attention: kernel (the CUDA kernels; bf16, head dim 64 or 128, Hopper), sdpa (LibTorch's fused "
       "attention; full only), reference (plain operations in chunks); auto is kernel on a GPU, on a CPU sdpa for "
-      "full and reference for dga");
+      "full and reference for the others");
   f.field("focal_ratio", focal_ratio, "share of tokens kept as they are; their number is rounded up",
           config::between(0, 1));
   f.field("group_size", group_size, "tokens pooled into one entry", config::at_least(1));
@@ -105,6 +118,12 @@ void AttentionConfig::fields(config::Fields& f) {
   f.field("block_size", block_size, "tokens a block under selection: causal", config::at_least(1));
   f.field("local_blocks", local_blocks, "earlier blocks whose tokens stay visible one by one under selection: causal",
           config::at_least(0));
+  f.field("sink_tokens", sink_tokens,
+          "first tokens that stay visible under streaming, lm_infinite and longformer (its global tokens)",
+          config::at_least(0));
+  f.field("window", window, "last tokens that a query sees under these three, its own included", config::at_least(1));
+  f.field("sink_positions", sink_positions,
+          "streaming: the first tokens at their own (absolute) positions, or as numbered within the cache");
   f.field("keep_lists", keep_lists,
           "backend kernel: whether the backward pass finds the compact and the second list kept (about 1.1 times the "
           "memory of K and V a layer) or makes them again");
@@ -113,8 +132,13 @@ void AttentionConfig::fields(config::Fields& f) {
 
 void AttentionConfig::check(config::Checker& c) const {
   const bool any_dga = uses(*this, AttentionKind::dga);
-  c.require(!(any_dga && backend == AttentionBackend::sdpa), "backend",
-            "sdpa computes full attention only and some layers are dga; use auto or reference");
+  for (const auto& [other, name] : enum_names(AttentionKind{})) {
+    if (other == AttentionKind::full || !uses(*this, other)) continue;
+    c.require(backend != AttentionBackend::sdpa, "backend",
+              str("sdpa computes full attention only and some layers are ", name, "; use auto or reference"));
+    c.require(other == AttentionKind::dga || backend != AttentionBackend::kernel, "backend",
+              str("there are no kernels for ", name, "; use reference"));
+  }
   c.require(!(any_dga && selection == Selection::causal && !complementary), "complementary",
             "off has no meaning under selection: causal, whose local blocks are always visible; set it to true");
 }
@@ -148,8 +172,14 @@ int64_t focal_count(double focal_ratio, int64_t length) {
   return static_cast<int64_t>(std::ceil(focal_ratio * static_cast<double>(length)));
 }
 
+bool moves_positions(const AttentionConfig& config, AttentionKind kind) {
+  return kind == AttentionKind::lm_infinite ||
+         (kind == AttentionKind::streaming && config.sink_positions == SinkPositions::cache);
+}
+
 double visible_pairs(const AttentionConfig& config, AttentionKind kind, int64_t length) {
   if (kind == AttentionKind::full) return full_pairs(length);
+  if (kind != AttentionKind::dga) return window_pairs(config, length);
   return config.selection == Selection::causal ? causal_pairs(config, length) : grouped_pairs(config, length);
 }
 
@@ -158,7 +188,7 @@ bool looks_ahead(const AttentionConfig& config, AttentionKind kind) {
 }
 
 std::string decoding_obstacle(const AttentionConfig& config, AttentionKind kind) {
-  if (kind == AttentionKind::full || config.selection == Selection::causal) return {};
+  if (kind != AttentionKind::dga || config.selection == Selection::causal) return {};
   return "attention.selection: " + config::name_of(config.selection) +
          " divides the tokens of a whole sequence at once, and decoding needs a cache that regroups as tokens come, "
          "which this version does not have; use attention.selection: causal or attention.kind: full";

@@ -11,13 +11,24 @@
 /// Settings of the attention kinds (section `attention`). The method is Dynamic Group Attention, arXiv 2505.22107.
 namespace dga {
 
-enum class AttentionKind { full, dga };
+enum class AttentionKind { full, dga, streaming, lm_infinite, longformer };
 inline auto enum_names(AttentionKind) {
-  return config::names<AttentionKind>({{AttentionKind::full, "full"}, {AttentionKind::dga, "dga"}});
+  return config::names<AttentionKind>({{AttentionKind::full, "full"},
+                                       {AttentionKind::dga, "dga"},
+                                       {AttentionKind::streaming, "streaming"},
+                                       {AttentionKind::lm_infinite, "lm_infinite"},
+                                       {AttentionKind::longformer, "longformer"}});
 }
 
-/// What computes attention. `automatic` on a CPU: sdpa for full and the reference for dga; on a GPU: the kernels, for
-/// full attention sdpa where they cannot.
+/// Where a query of the kind streaming sees the first tokens: at their own positions, or as if the tokens in the cache
+/// were numbered without gaps.
+enum class SinkPositions { absolute, cache };
+inline auto enum_names(SinkPositions) {
+  return config::names<SinkPositions>({{SinkPositions::absolute, "absolute"}, {SinkPositions::cache, "cache"}});
+}
+
+/// What computes attention. `automatic` on a CPU: sdpa for full and the reference for the others; on a GPU: the
+/// kernels, for full attention sdpa where they cannot.
 enum class AttentionBackend { automatic, reference, sdpa, kernel };
 inline auto enum_names(AttentionBackend) {
   return config::names<AttentionBackend>({{AttentionBackend::automatic, "auto"},
@@ -77,6 +88,9 @@ struct AttentionConfig {
   GroupBias group_bias = GroupBias::none;
   int64_t block_size = 256;
   int64_t local_blocks = 2;
+  int64_t sink_tokens = 4;
+  int64_t window = 1024;
+  SinkPositions sink_positions = SinkPositions::absolute;
   bool keep_lists = true;
   std::vector<LayerKind> layers;
 
@@ -93,8 +107,11 @@ AttentionKind kind_of_layer(const AttentionConfig& config, int64_t layer);
 /// The number of focal tokens among `length`: the ceiling of the double product ratio * length.
 int64_t focal_count(double focal_ratio, int64_t length);
 
-/// Query-key pairs that one head computes over a sequence of `length` tokens. Exact for full attention and for the
-/// selections causal and none. Under global and random the pairs depend on where the focal tokens lie; this counts
+/// Whether the kind sees first tokens at distances that depend on counting positions from 0 without gaps.
+bool moves_positions(const AttentionConfig& config, AttentionKind kind);
+
+/// Query-key pairs that one head computes over a sequence of `length` tokens. Exact but for the selections global and
+/// random. Under global and random the pairs depend on where the focal tokens lie; this counts
 /// them spread evenly, which is off by at most (group_size - 1) * focal tokens * groups with complementary tokens.
 double visible_pairs(const AttentionConfig& config, AttentionKind kind, int64_t length);
 

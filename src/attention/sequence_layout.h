@@ -7,8 +7,10 @@ namespace dga {
 
 /// How the rows of a [B, L] batch divide into sequences that do not attend to each other.
 struct SequenceLayout {
-  std::vector<std::vector<int64_t>> starts;  // per row: where a sequence starts, increasing, the first is 0
-  std::vector<int64_t> first_token;          // per row: number of its first token in the data order
+  std::vector<std::vector<int64_t>> starts;          // per row: where a sequence starts, increasing, the first is 0
+  std::vector<int64_t> first_token;                  // per row: number of its first token in the data order
+  std::vector<std::vector<int64_t>> positions = {};  // per row: RoPE position of each token; none: they count from each
+                                                     // start
 
   /// Every row is one sequence; row i follows row i - 1 in the data order.
   static SequenceLayout whole_rows(int64_t rows, int64_t length);

@@ -1,6 +1,6 @@
 #include "eval/attention_label.h"
 
-#include <algorithm>
+#include <map>
 
 namespace dga {
 namespace {
@@ -24,14 +24,24 @@ std::string dga_label(const AttentionConfig& config) {
   return label;
 }
 
+std::string kind_label(const AttentionConfig& config, AttentionKind kind) {
+  if (kind == AttentionKind::full) return "full";
+  if (kind == AttentionKind::dga) return dga_label(config);
+  const bool cache = kind == AttentionKind::streaming && config.sink_positions == SinkPositions::cache;
+  return str(config::name_of(kind), " s", config.sink_tokens, " w", config.window, cache ? " cache positions" : "");
+}
+
 }  // namespace
 
 std::string attention_label(const AttentionConfig& config, int64_t layers) {
-  int64_t grouped = 0;
-  for (int64_t layer = 0; layer < layers; ++layer) grouped += kind_of_layer(config, layer) == AttentionKind::dga;
-  if (grouped == 0) return "full";
-  if (grouped == layers) return dga_label(config);
-  return str("full x", layers - grouped, ", ", dga_label(config), " x", grouped);
+  std::map<AttentionKind, int64_t> counts;
+  for (int64_t layer = 0; layer < layers; ++layer) ++counts[kind_of_layer(config, layer)];
+  std::string label;
+  for (const auto& [kind, count] : counts) {
+    label += str(label.empty() ? "" : ", ", kind_label(config, kind));
+    if (counts.size() > 1) label += str(" x", count);
+  }
+  return label;
 }
 
 }  // namespace dga

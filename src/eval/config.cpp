@@ -9,6 +9,13 @@ constexpr int64_t kDefaultStride = 256;  // of LongLoRA, PI and YaRN alike
 
 }  // namespace
 
+void RetrievalConfig::fields(config::Fields& f) {
+  f.field("lengths", lengths, "tokens of a prompt; empty: eval.context_lengths, or data.context_length",
+          config::at_least(16));
+  f.field("samples", samples, "prompts of each length", config::at_least(1));
+  f.field("seed", seed, "seed of what is hidden and where", config::at_least(0));
+}
+
 void EvalConfig::fields(config::Fields& f) {
   f.field("every_steps", every_steps, "evaluate every so many training steps; 0: never", config::at_least(0));
   f.list("sources", sources,
@@ -35,6 +42,12 @@ void EvalConfig::fields(config::Fields& f) {
   f.field("bos", bos, "put BOS before every document; it counts towards the context length");
   f.field("eos", eos, "put EOS after every document that is not cut");
   f.field("batch_tokens", batch_tokens, "tokens in one forward pass (at least one window)", config::at_least(1));
+  f.field(
+      "position_buckets", position_buckets,
+      "stretches of equal length that the context is cut into for NLL by position; under sliding with a short stride "
+      "most tokens are scored near the end of a window",
+      config::at_least(1));
+  f.section("retrieval", retrieval, "generated prompts of `dga eval --task passkey` and `--task kv_retrieval`");
 }
 
 void EvalConfig::check(config::Checker& c) const {

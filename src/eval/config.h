@@ -15,6 +15,15 @@ inline auto enum_names(EvalProtocol) {
   return config::names<EvalProtocol>({{EvalProtocol::sliding, "sliding"}, {EvalProtocol::longlora, "longlora"}});
 }
 
+/// Exact match on generated prompts: passkey and key-value retrieval (see retrieval_prompts.h).
+struct RetrievalConfig {
+  std::vector<int64_t> lengths;  // tokens of a prompt; empty: the context lengths
+  int64_t samples = 50;          // prompts of each length
+  int64_t seed = 1;
+
+  void fields(config::Fields& f);
+};
+
 /// Perplexity on held-out text: what text, which protocol, which context lengths.
 struct EvalConfig {
   int64_t every_steps = 0;            // evaluation inside training; 0: none
@@ -31,6 +40,8 @@ struct EvalConfig {
   bool bos = true;                       // BOS before every document; inside the context length
   bool eos = true;                       // EOS after every document that is not cut
   int64_t batch_tokens = 16384;          // tokens of one forward pass, at least one window
+  int64_t position_buckets = 32;         // equal stretches of the context for NLL by position
+  RetrievalConfig retrieval;
 
   void fields(config::Fields& f);
   void check(config::Checker& c) const;

@@ -17,6 +17,8 @@
 namespace dga {
 namespace {
 
+using nlohmann::json;
+
 constexpr int64_t kLogitChunkTokens = 1024;
 
 /// A window of one of the text's sequences.
@@ -26,11 +28,49 @@ struct PlacedWindow {
   Window window;
 };
 
-/// Sums of one sequence.
-struct Sums {
-  double nll = 0.0;
-  int64_t tokens = 0;
+/// What is known about one context length after some of its windows.
+struct LengthSums {
+  size_t windows = 0;             // done so far
+  std::vector<NllSum> sequences;  // of the text
+  std::vector<NllSum> stretches;  // of the stream, each as long as the context; without per_document
+  std::vector<NllSum> positions;  // by the tokens before, in equal stretches of the context
+  int64_t bytes = 0;
+  double seconds = 0;
 };
+
+json sums_state(const LengthSums& sums) {
+  return {{"windows", sums.windows},
+          {"sequences", sums_json(sums.sequences)},
+          {"stretches", sums_json(sums.stretches)},
+          {"positions", sums_json(sums.positions)},
+          {"bytes", sums.bytes},
+          {"seconds", sums.seconds}};
+}
+
+LengthSums restored(const json& state) {
+  LengthSums sums;
+  state.at("windows").get_to(sums.windows);
+  sums.sequences = sums_of(state.at("sequences"));
+  sums.stretches = sums_of(state.at("stretches"));
+  sums.positions = sums_of(state.at("positions"));
+  state.at("bytes").get_to(sums.bytes);
+  state.at("seconds").get_to(sums.seconds);
+  return sums;
+}
+
+LengthSums empty_sums(const EvalConfig& config, const EvalText& text, int64_t context_length) {
+  LengthSums sums;
+  sums.sequences.resize(text.sequences.size());
+  sums.positions.resize(static_cast<size_t>(std::min(config.position_buckets, context_length)));
+  if (!config.per_document) sums.stretches.resize(static_cast<size_t>(text.tokens / context_length + 1));
+  return sums;
+}
+
+/// The first token, counted from the window's start, of an equal stretch of the context.
+int64_t bucket_begin(size_t bucket, size_t buckets, int64_t context_length) {
+  const auto i = static_cast<int64_t>(bucket), n = static_cast<int64_t>(buckets);
+  return (i * context_length + n - 1) / n;
+}
 
 std::vector<PlacedWindow> place_windows(const EvalConfig& config, const EvalText& text, int64_t context_length) {
   const int64_t stride = config.stride_for(context_length);
@@ -70,9 +110,9 @@ WindowBatch make_batch(const EvalText& text, const std::vector<PlacedWindow>& pl
   return batch;
 }
 
-/// Adds the batch's log-probabilities [B, scored] to the sums of their sequences; returns the bytes they cover.
-int64_t add_batch(const at::Tensor& log_probs, const std::vector<PlacedWindow>& placed, size_t first,
-                  const WindowBatch& batch, const std::vector<int32_t>& token_bytes, std::vector<Sums>& sums) {
+/// Adds the batch's log-probabilities [B, scored] to the sums.
+void add_batch(const at::Tensor& log_probs, const std::vector<PlacedWindow>& placed, const WindowBatch& batch,
+               const std::vector<int32_t>& token_bytes, int64_t context_length, LengthSums& sums) {
   const at::Tensor values = log_probs.to(at::kDouble).contiguous();
   const int64_t scored = batch.tokens.size(1) - batch.first_scored;
   DGA_CHECK(values.dim() == 2 && values.size(0) == batch.tokens.size(0) && values.size(1) == scored,
@@ -80,65 +120,75 @@ int64_t add_batch(const at::Tensor& log_probs, const std::vector<PlacedWindow>& 
             batch.tokens.sizes(), " scored from ", batch.first_scored);
   const double* value = values.data_ptr<double>();
   const auto tokens = batch.tokens.accessor<int64_t, 2>();
-  int64_t bytes = 0;
+  const auto buckets = static_cast<int64_t>(sums.positions.size());
   for (int64_t row = 0; row < values.size(0); ++row) {
-    Sums& sum = sums[placed[first + row].sequence];
-    sum.tokens += scored;
+    NllSum& sequence = sums.sequences[placed[sums.windows + static_cast<size_t>(row)].sequence];
     for (int64_t i = 0; i < scored; ++i, ++value) {
-      const int64_t position = batch.first_token[row] + batch.first_scored + i;
+      const int64_t before = batch.first_scored + i, position = batch.first_token[row] + before;
       if (!std::isfinite(*value)) {
         fail(ExitCode::numerics, "eval: log-probability ", *value, " at token ", position,
              " of the text, in a window of ", batch.tokens.size(1), " tokens");
       }
-      sum.nll -= *value;
-      if (!token_bytes.empty()) bytes += token_bytes.at(tokens[row][batch.first_scored + i]);
+      sequence.add(-*value);
+      sums.positions[static_cast<size_t>(before * buckets / context_length)].add(-*value);
+      if (!sums.stretches.empty()) sums.stretches[static_cast<size_t>(position / context_length)].add(-*value);
+      if (!token_bytes.empty()) sums.bytes += token_bytes.at(tokens[row][before]);
     }
   }
-  return bytes;
 }
 
-LengthResult summarise(const EvalConfig& config, const std::vector<Sums>& sums, int64_t bytes, bool bytes_known) {
+LengthResult summarise(const EvalConfig& config, const LengthSums& sums, int64_t context_length, bool bytes_known) {
   LengthResult result;
+  result.context_length = context_length;
+  result.stride = config.stride_for(context_length);
+  result.windows = static_cast<int64_t>(sums.windows);
+  result.seconds = sums.seconds;
   double nll_sum = 0.0;
   double perplexity_sum = 0.0;
-  for (const Sums& sum : sums) {
+  for (const NllSum& sum : sums.sequences) {
     if (sum.tokens == 0) continue;
     nll_sum += sum.nll;
     result.tokens_scored += sum.tokens;
     ++result.documents_scored;
-    perplexity_sum += std::exp(sum.nll / static_cast<double>(sum.tokens));
+    perplexity_sum += std::exp(sum.mean());
   }
   result.nll = nll_sum / static_cast<double>(result.tokens_scored);
   result.perplexity = std::exp(result.nll);
+  result.nll_ci95 = ratio_ci95(config.per_document ? sums.sequences : sums.stretches);
   if (config.per_document) {
     result.document_perplexity_mean = perplexity_sum / static_cast<double>(result.documents_scored);
   }
-  if (bytes_known && bytes > 0) result.bits_per_byte = nll_sum / std::numbers::ln2 / static_cast<double>(bytes);
+  if (bytes_known && sums.bytes > 0) {
+    result.bits_per_byte = nll_sum / std::numbers::ln2 / static_cast<double>(sums.bytes);
+  }
+  const size_t buckets = sums.positions.size();
+  for (size_t i = 0; i < buckets; ++i) {
+    result.by_position.push_back(
+        {bucket_begin(i, buckets, context_length), bucket_begin(i + 1, buckets, context_length), sums.positions[i]});
+  }
   return result;
 }
 
-LengthResult evaluate_length(const WindowScorer& scorer, const EvalConfig& config, const EvalText& text,
-                             const std::vector<int32_t>& token_bytes, int64_t context_length) {
-  const Timer timer;
+/// Sums over all windows of one context length. `save` is called after every pass.
+LengthSums sum_length(const WindowScorer& scorer, const EvalConfig& config, const EvalText& text,
+                      const std::vector<int32_t>& token_bytes, int64_t context_length, LengthSums sums,
+                      const std::function<void(const LengthSums&)>& save) {
+  Timer timer;
   const std::vector<PlacedWindow> placed = place_windows(config, text, context_length);
-  std::vector<Sums> sums(text.sequences.size());
-  int64_t bytes = 0;
-  for (size_t first = 0; first < placed.size();) {
+  while (sums.windows < placed.size()) {
+    const size_t first = sums.windows;
     const auto rows = static_cast<size_t>(std::max<int64_t>(1, config.batch_tokens / placed[first].window.length));
     size_t last = first + 1;
     while (last < placed.size() && last - first < rows && same_shape(placed[first].window, placed[last].window)) ++last;
     const WindowBatch batch = make_batch(text, placed, first, last);
-    bytes += add_batch(scorer(batch), placed, first, batch, token_bytes, sums);
-    first = last;
-    log::show_status(str("eval: context ", context_length, ", window ", first, " of ", placed.size()));
+    add_batch(scorer(batch), placed, batch, token_bytes, context_length, sums);
+    sums.windows = last;
+    sums.seconds += timer.restart();
+    log::show_status(str("eval: context ", context_length, ", window ", last, " of ", placed.size()));
+    save(sums);
   }
   log::show_status("");
-  LengthResult result = summarise(config, sums, bytes, !token_bytes.empty());
-  result.context_length = context_length;
-  result.stride = config.stride_for(context_length);
-  result.windows = static_cast<int64_t>(placed.size());
-  result.seconds = timer.seconds();
-  return result;
+  return sums;
 }
 
 void check_vocabulary(const EvalText& text, int64_t vocab_size) {
@@ -172,7 +222,7 @@ WindowScorer model_scorer(const Llama& model) {
 }
 
 EvalResult evaluate_perplexity(const WindowScorer& scorer, const EvalConfig& config, const EvalText& text,
-                               const std::vector<int32_t>& token_bytes) {
+                               const std::vector<int32_t>& token_bytes, EvalProgress* progress) {
   DGA_CHECK(!config.context_lengths.empty(), "eval: no context lengths");
   EvalResult result;
   result.protocol = config.protocol;
@@ -187,16 +237,26 @@ EvalResult evaluate_perplexity(const WindowScorer& scorer, const EvalConfig& con
     }
   }
   result.entropy = text_entropy(text.sequences);
-  for (const int64_t context_length : config.context_lengths) {
-    result.lengths.push_back(evaluate_length(scorer, config, text, token_bytes, context_length));
+  const bool kept = progress != nullptr && !progress->earlier().is_null();
+  json done = kept ? progress->earlier() : json::array();  // the sums of each length so far
+  for (size_t i = 0; i < config.context_lengths.size(); ++i) {
+    const int64_t context_length = config.context_lengths[i];
+    LengthSums sums = i < done.size() ? restored(done[i]) : empty_sums(config, text, context_length);
+    sums = sum_length(scorer, config, text, token_bytes, context_length, std::move(sums), [&](const LengthSums& now) {
+      if (progress == nullptr || !progress->is_due()) return;
+      done[i] = sums_state(now);
+      progress->save(done);
+    });
+    done[i] = sums_state(sums);
+    result.lengths.push_back(summarise(config, sums, context_length, !token_bytes.empty()));
   }
   return result;
 }
 
 EvalResult evaluate_perplexity(const Llama& model, const AttentionConfig& attention, const EvalConfig& config,
-                               const EvalText& text, const std::vector<int32_t>& token_bytes) {
+                               const EvalText& text, const std::vector<int32_t>& token_bytes, EvalProgress* progress) {
   check_vocabulary(text, model.config().vocab_size);
-  EvalResult result = evaluate_perplexity(model_scorer(model), config, text, token_bytes);
+  EvalResult result = evaluate_perplexity(model_scorer(model), config, text, token_bytes, progress);
   result.attention = attention_label(attention, model.config().num_hidden_layers);
   result.attention_settings = attention_json(attention);
   result.looks_ahead = model.looks_ahead();

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "eval/config.h"
+#include "eval/nll_sums.h"
+#include "eval/progress.h"
 #include "eval/text.h"
 #include "model/llama.h"
 
@@ -30,14 +32,23 @@ using WindowScorer = std::function<at::Tensor(const WindowBatch&)>;
 /// The model must outlive it.
 WindowScorer model_scorer(const Llama& model);
 
+/// Tokens with `begin` to `end` - 1 tokens before them in their window.
+struct PositionResult {
+  int64_t begin = 0;
+  int64_t end = 0;
+  NllSum sum;
+};
+
 /// One context length of a result. NLL is in nats.
 struct LengthResult {
   int64_t context_length = 0;
   int64_t stride = 0;
   int64_t windows = 0;
-  int64_t tokens_scored = 0;                       // a token counts as often as it was scored
-  double nll = 0.0;                                // mean over scored tokens
-  double perplexity = 0.0;                         // exp(nll)
+  int64_t tokens_scored = 0;       // a token counts as often as it was scored
+  double nll = 0.0;                // mean over scored tokens
+  double perplexity = 0.0;         // exp(nll)
+  std::optional<double> nll_ci95;  // nll +- this; see ratio_ci95
+  std::vector<PositionResult> by_position;
   std::optional<double> document_perplexity_mean;  // per_document: mean over documents of exp(the document's nll)
   int64_t documents_scored = 0;                    // sequences with at least one scored token
   std::optional<double> bits_per_byte;             // absent without a tokenizer
@@ -62,12 +73,14 @@ struct EvalResult {
 
 /// Evaluates `text` at each context length with any scorer. `token_bytes` (per id) may be empty. Throws a config error
 /// where a window does not fit the text anywhere, a numerics error for a log-probability that is no finite number.
+/// With `progress` it goes on where an earlier call stopped, to the same bits.
 EvalResult evaluate_perplexity(const WindowScorer& scorer, const EvalConfig& config, const EvalText& text,
-                               const std::vector<int32_t>& token_bytes);
+                               const std::vector<int32_t>& token_bytes, EvalProgress* progress = nullptr);
 
 /// The same for a model, with its attention's description, visible pairs and whether it looks ahead.
 /// `config.context_lengths` must not be empty. Token ids beyond the vocabulary are an input error.
 EvalResult evaluate_perplexity(const Llama& model, const AttentionConfig& attention, const EvalConfig& config,
-                               const EvalText& text, const std::vector<int32_t>& token_bytes);
+                               const EvalText& text, const std::vector<int32_t>& token_bytes,
+                               EvalProgress* progress = nullptr);
 
 }  // namespace dga

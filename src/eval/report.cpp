@@ -26,6 +26,11 @@ std::string averaging_rule(const EvalResult& result) {
 }
 
 json length_json(const LengthResult& length) {
+  json positions = json::array();
+  for (const PositionResult& part : length.by_position) {
+    const json nll = part.sum.tokens > 0 ? json(part.sum.mean()) : json(nullptr);
+    positions.push_back({{"begin", part.begin}, {"end", part.end}, {"tokens", part.sum.tokens}, {"nll", nll}});
+  }
   return {{"context_length", length.context_length},
           {"stride", length.stride},
           {"windows", length.windows},
@@ -33,6 +38,8 @@ json length_json(const LengthResult& length) {
           {"tokens_scored", length.tokens_scored},
           {"nll", length.nll},
           {"perplexity", length.perplexity},
+          {"nll_ci95", optional_json(length.nll_ci95)},
+          {"by_position", positions},
           {"document_perplexity_mean", optional_json(length.document_perplexity_mean)},
           {"bits_per_byte", optional_json(length.bits_per_byte)},
           {"visible_pairs_per_token", optional_json(length.visible_pairs_per_token)},
@@ -82,6 +89,7 @@ Row table_row(const json& result, const json& length) {
           number(length.at("tokens_scored"), 0),
           number(length.at("stride"), 0),
           number(length.at("nll"), 4),
+          number(length.value("nll_ci95", json()), 4),
           number(length.at("perplexity"), 3),
           number(length.at("document_perplexity_mean"), 3),
           number(length.at("bits_per_byte"), 4),
@@ -118,8 +126,8 @@ json eval_json(const EvalResult& result) {
 }
 
 std::string eval_table(const std::vector<json>& results) {
-  constexpr size_t kDocumentColumn = 7;
-  std::vector<Row> rows{{"attention", "context", "pairs/token", "scored", "stride", "NLL", "perplexity",
+  constexpr size_t kIntervalColumn = 6, kDocumentColumn = 8;
+  std::vector<Row> rows{{"attention", "context", "pairs/token", "scored", "stride", "NLL", "±95%", "perplexity",
                          "mean by document", "bits/byte", "note"}};
   try {
     for (const json& result : results) {
@@ -129,6 +137,7 @@ std::string eval_table(const std::vector<json>& results) {
     fail(ExitCode::input, "not a result of dga eval: ", error.what());
   }
   drop_column_if_empty(rows, kDocumentColumn);
+  drop_column_if_empty(rows, kIntervalColumn);
   return align(rows);
 }
 

@@ -12,8 +12,8 @@ namespace dga {
 nlohmann::json eval_json(const EvalResult& result);
 
 /// Rows under one header, one row a context length: context, attention, visible pairs a token, scored tokens, stride,
-/// NLL, perplexity, bits per byte and "looks ahead". Takes results as eval_json writes them, so that results of several
-/// runs can stand in one table. Throws an input error for JSON that is no such result.
+/// NLL and its 95 % interval, perplexity, bits per byte and "looks ahead". Takes results as eval_json writes them, so
+/// that results of several runs can stand in one table. Throws an input error for JSON that is no such result.
 std::string eval_table(const std::vector<nlohmann::json>& results);
 
 /// One line on the text of a result: documents, tokens, bytes, and the entropies of its tokens (see TextEntropy).

@@ -86,6 +86,21 @@ at::Tensor inverse_frequencies(const LlamaConfig& config) {
   return position_frequencies(config.rope_theta, config.head_dim).reciprocal();
 }
 
+std::vector<int64_t> joined(const std::vector<std::vector<int64_t>>& rows) {
+  std::vector<int64_t> all;
+  for (const std::vector<int64_t>& row : rows) all.insert(all.end(), row.begin(), row.end());
+  return all;
+}
+
+/// The position of every token, counted from the start of its sequence.
+std::vector<int64_t> counted(const SequenceLayout& layout, int64_t length) {
+  std::vector<int64_t> positions;
+  for (const SequenceSpan& span : sequences(layout, length)) {
+    for (int64_t i = 0; i < span.length; ++i) positions.push_back(i);
+  }
+  return positions;
+}
+
 }  // namespace
 
 RopeFrequencies rope_frequencies(const LlamaConfig& config) {
@@ -111,20 +126,19 @@ RopeAngles RopeTable::range(int64_t first, int64_t length) {
   return {cos_.narrow(0, first, length).unsqueeze(0), sin_.narrow(0, first, length).unsqueeze(0)};
 }
 
-RopeAngles RopeTable::rows(const std::vector<std::vector<int64_t>>& starts, int64_t length) {
-  const bool whole = std::all_of(starts.begin(), starts.end(), [](const auto& row) { return row.size() == 1; });
-  if (whole) return range(0, length);
-  grow(length);
-  const auto rows = static_cast<int64_t>(starts.size());
-  const at::Tensor positions = staging_tensor({rows * length}, device_);
-  int64_t* out = positions.mutable_data_ptr<int64_t>();
-  for (const std::vector<int64_t>& row : starts) {
-    for (size_t i = 0; i < row.size(); ++i) {
-      const int64_t end = i + 1 < row.size() ? row[i + 1] : length;
-      for (int64_t t = row[i]; t < end; ++t) *out++ = t - row[i];
-    }
-  }
-  const at::Tensor index = send(positions, device_);
+RopeAngles RopeTable::rows(const SequenceLayout& layout, int64_t length) {
+  const bool given = !layout.positions.empty();
+  const bool whole =
+      std::all_of(layout.starts.begin(), layout.starts.end(), [](const auto& row) { return row.size() == 1; });
+  if (whole && !given) return range(0, length);
+  const std::vector<int64_t> positions = given ? joined(layout.positions) : counted(layout, length);
+  const auto rows = static_cast<int64_t>(layout.starts.size());
+  DGA_CHECK(static_cast<int64_t>(positions.size()) == rows * length, "sequence layout: ", positions.size(),
+            " positions for ", rows, " rows of ", length, " tokens");
+  grow(1 + *std::max_element(positions.begin(), positions.end()));
+  const at::Tensor staged = staging_tensor({rows * length}, device_);
+  std::copy(positions.begin(), positions.end(), staged.mutable_data_ptr<int64_t>());
+  const at::Tensor index = send(staged, device_);
   const std::vector<int64_t> shape = {rows, length, cos_.size(1)};
   return {cos_.index_select(0, index).view(shape), sin_.index_select(0, index).view(shape)};
 }

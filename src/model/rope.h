@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "attention/sequence_layout.h"
 #include "model/llama_config.h"
 
 namespace dga {
@@ -28,8 +29,8 @@ class RopeTable {
   RopeTable(const LlamaConfig& config, at::Device device);
   /// Positions first .. first + length - 1: [1, length, D].
   RopeAngles range(int64_t first, int64_t length);
-  /// Rows whose positions restart at each start: [B, L, D], or [1, L, D] where every row is one sequence.
-  RopeAngles rows(const std::vector<std::vector<int64_t>>& starts, int64_t length);
+  /// Rows with the layout's positions: [B, L, D], or [1, L, D] where every row counts from 0 to the end.
+  RopeAngles rows(const SequenceLayout& layout, int64_t length);
 
  private:
   void grow(int64_t length);

@@ -67,7 +67,7 @@ function extent(values, log) {
 }
 
 // lines: [{name, color, points: [[x, y], ..], band: [[x, low, high], ..]?, dots, labels?}]; names: texts of x = 0, 1, ...
-function chart(parent, { title, note = "", xLabel, yLabel, lines, logX = false, logY = false, names = null }) {
+function chart(parent, { title, note = "", xLabel, yLabel, lines, logX = false, logY = false, names = null, yRange = null }) {
   const kept = lines.map((line) => ({ ...line, points: line.points.filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y) && (!logX || x > 0) && (!logY || y > 0)) }))
     .filter((line) => line.points.length > 0);
   if (kept.length === 0) return;
@@ -77,7 +77,7 @@ function chart(parent, { title, note = "", xLabel, yLabel, lines, logX = false, 
   const svg = element(figure, "svg", { viewBox: `0 0 ${width} ${height}` });
   const every = kept.flatMap((line) => line.points);
   const [x0, x1] = extent(every.map((p) => p[0]), logX);
-  const [y0, y1] = extent(every.map((p) => p[1]).concat(kept.flatMap((l) => (l.band || []).flatMap((b) => [b[1], b[2]]))), logY);
+  const [y0, y1] = yRange || extent(every.map((p) => p[1]).concat(kept.flatMap((l) => (l.band || []).flatMap((b) => [b[1], b[2]]))), logY);
   const scale = (v, a, b, log) => (log ? Math.log(v / a) / Math.log(b / a) : (v - a) / (b - a));
   const px = (x) => left + scale(x, x0, x1, logX) * (width - left - right);
   const py = (y) => height - bottom - scale(y, y0, y1, logY) * (height - top - bottom);
@@ -202,7 +202,7 @@ function retrievalCharts(part) {
   const found = shown().flatMap((run) => run.evaluations.filter((e) => e.task).map((e) => ({ run, e })));
   for (const task of [...new Set(found.map(({ e }) => e.task))]) {
     chart(charts, {
-      title: `Exact match: ${task}`, xLabel: "prompt tokens", yLabel: "exact match", logX: true,
+      title: `Exact match: ${task}`, xLabel: "prompt tokens", yLabel: "exact match", logX: true, yRange: [-0.02, 1.02],
       lines: found.filter(({ e }) => e.task === task).map(({ run, e }) => ({ name: run.name, color: runColor.get(run),
         points: e.results.map((r) => [r.length, r.exact_match]), band: e.results.map((r) => [r.length, r.ci95[0], r.ci95[1]]) })),
     });

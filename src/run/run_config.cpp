@@ -44,6 +44,22 @@ void check_layers(const AttentionConfig& attention, int64_t num_layers, config::
   }
 }
 
+void check_pose(const RunConfig& run, config::Checker& c) {
+  const PoseConfig& pose = run.train.pose;
+  if (pose.target_length == 0) return;
+  c.require(pose.target_length > run.data.context_length, "train.pose.target_length",
+            str("must be above data.context_length, ", run.data.context_length, "; got ", pose.target_length));
+  c.require(pose.chunks <= run.data.context_length, "train.pose.chunks",
+            str("must be at most data.context_length, ", run.data.context_length, "; got ", pose.chunks));
+  c.require(!run.data.document_masking, "train.pose.target_length",
+            "skips within a row, but data.document_masking counts positions from each document's start; turn one off");
+  bool moves = moves_positions(run.attention, run.attention.kind);
+  for (const LayerKind& layer : run.attention.layers) moves = moves || moves_positions(run.attention, layer.kind);
+  c.require(
+      !moves, "train.pose.target_length",
+      "the attention counts positions without gaps itself (lm_infinite, or streaming with sink_positions: cache)");
+}
+
 /// Positions that the model reaches with its scaling of RoPE.
 int64_t reached_positions(const ModelConfig& model, const LlamaConfig& shape) {
   const bool own_scaling = model.rope_scaling.factor.has_value();
@@ -67,6 +83,7 @@ std::vector<std::string> find_warnings(const RunConfig& config, const LlamaConfi
             " positions that the model reaches; stretch RoPE by model.rope_scaling or model.rope_theta"));
   };
   warn_length("data.context_length", config.data.context_length);
+  warn_length("train.pose.target_length", config.train.pose.target_length);
   for (const int64_t length : config.eval.context_lengths) warn_length("eval.context_lengths", length);
   return warnings;
 }
@@ -114,6 +131,7 @@ void RunConfig::fields(config::Fields& f) {
 }
 
 void RunConfig::check(config::Checker& c) const {
+  check_pose(*this, c);
   c.require(
       train.global_batch_size % train.micro_batch_size == 0, "train.global_batch_size",
       str("must be a multiple of train.micro_batch_size, ", train.micro_batch_size, "; got ", train.global_batch_size));

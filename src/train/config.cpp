@@ -17,6 +17,12 @@ void OutlierConfig::check(config::Checker& c) const {
   c.require(min_steps <= window, "min_steps", str("must be at most window = ", window, ", is ", min_steps));
 }
 
+void PoseConfig::fields(config::Fields& f) {
+  f.field("target_length", target_length, "positions lie below this length; 0: positions count up without skips",
+          config::at_least(0));
+  f.field("chunks", chunks, "stretches of a row whose positions go on without a skip", config::at_least(2));
+}
+
 void TrainConfig::fields(config::Fields& f) {
   f.field("steps", steps, "updates of the whole run", config::at_least(1));
   f.field("global_batch_size", global_batch_size, "rows of the context length in one update", config::at_least(1));
@@ -27,6 +33,7 @@ void TrainConfig::fields(config::Fields& f) {
   f.field("trainable", trainable, "patterns (*, ?, [..]) over parameter names; those that match none stay fixed");
   f.visit(loss);
   f.section("skip_outliers", skip_outliers, "leave the weights alone at a step whose gradient norm stands out");
+  f.section("pose", pose, "train for a longer context on short rows by skipping positions (PoSE)");
   f.field(
       "deterministic", deterministic,
       "GPU: only operations that give the same bits every time, so that a resumed run repeats an uninterrupted one (a "

@@ -28,6 +28,15 @@ struct OutlierConfig {
   void check(config::Checker& c) const;
 };
 
+/// Positional skip-wise training (PoSE, arXiv 2309.10400): rows of the context length whose positions skip ahead, so
+/// that the model meets distances up to a longer context.
+struct PoseConfig {
+  int64_t target_length = 0;  // 0: off
+  int64_t chunks = 2;
+
+  void fields(config::Fields& f);
+};
+
 /// Section `train`.
 struct TrainConfig {
   int64_t steps = 1000;
@@ -38,6 +47,7 @@ struct TrainConfig {
   std::vector<std::string> trainable = {"*"};
   LossConfig loss;
   OutlierConfig skip_outliers;
+  PoseConfig pose;
   bool deterministic = true;
 
   void fields(config::Fields& f);

@@ -22,11 +22,13 @@ void expect_oracle(const Heads& shape, const AttentionConfig& config, const Sequ
   SCOPED_TRACE(str("L ", shape.length, " heads ", shape.heads, "/", shape.kv_heads, " ", describe(config)));
   const std::vector<at::Tensor> in = random_heads(shape);
   const at::Tensor dout = at::randn_like(in[0]);
-  const auto expected =
-      with_gradients([&](const auto& q, const auto& k,
-                         const auto& v) { return oracle_attention(q, k, v, layout, config, kLayer, kSeed).out; },
-                     in, dout);
-  const std::unique_ptr<Attention> attention = make_attention(config, kLayer, kSeed);
+  const at::Tensor frequencies = test_frequencies(shape.width);
+  const auto expected = with_gradients(
+      [&](const auto& q, const auto& k, const auto& v) {
+        return oracle_attention(q, k, v, layout, config, kLayer, kSeed, frequencies).out;
+      },
+      in, dout);
+  const std::unique_ptr<Attention> attention = make_attention(config, kLayer, kSeed, frequencies);
   std::vector<at::Tensor> device_in;
   for (const at::Tensor& x : in) device_in.push_back(x.to(device));
   const auto actual =
@@ -103,6 +105,40 @@ TEST(Full, BackendsEqualTheOracle) {
   }
 }
 
+/// The kinds with first tokens and a window, and how they number the first tokens.
+struct WindowKind {
+  AttentionKind kind;
+  SinkPositions positions;
+};
+const std::vector<WindowKind> kWindowKinds = {{AttentionKind::streaming, SinkPositions::absolute},
+                                              {AttentionKind::streaming, SinkPositions::cache},
+                                              {AttentionKind::lm_infinite, SinkPositions::absolute},
+                                              {AttentionKind::longformer, SinkPositions::absolute}};
+
+TEST(Window, EqualsTheOracleOverLengthsAndSettings) {
+  at::manual_seed(10);
+  for (const WindowKind& kind : kWindowKinds) {
+    uint64_t i = 0;
+    for (const int64_t length : {1, 2, 17, 64, 65, 130}) {
+      for (const int64_t sinks : {0, 1, 4, 40}) {
+        for (const int64_t window : {1, 7, 32, 200}) {
+          const int64_t ratio = 1 + static_cast<int64_t>(++i % 3);
+          expect_oracle({1, length, 2 * ratio, 2, 4}, window_config(kind.kind, sinks, window, kind.positions),
+                        SequenceLayout::whole_rows(1, length));
+        }
+      }
+    }
+  }
+}
+
+TEST(Window, PackedDocumentsAreIndependentSequences) {
+  at::manual_seed(11);
+  for (const WindowKind& kind : kWindowKinds) {
+    expect_oracle({2, 130, 4, 2, 4}, window_config(kind.kind, 3, 9, kind.positions),
+                  {{{0, 1, 2, 40, 97}, {0, 64}}, {1300, 2600}});
+  }
+}
+
 TEST(Full, KindPerLayer) {
   AttentionConfig config = dga_config(Selection::none);
   config.layers = {{"0-1", AttentionKind::full}};
@@ -119,7 +155,7 @@ void expect_full(const Heads& shape, const AttentionConfig& config) {
   const at::Tensor dout = at::randn_like(in[0]);
   const SequenceLayout layout = SequenceLayout::whole_rows(shape.batch, shape.length);
   const auto run = [&](const AttentionConfig& c) {
-    const auto attention = make_attention(c, kLayer, kSeed);
+    const auto attention = make_attention(c, kLayer, kSeed, test_frequencies(shape.width));
     return with_gradients(
         [&](const auto& q, const auto& k, const auto& v) { return attention->forward(q, k, v, layout); }, in, dout);
   };
@@ -167,6 +203,26 @@ TEST(Limits, WindowAtLeastTheLength) {
       expect_full({1, 130, 4, 2, 4}, config);
     }
   }
+}
+
+TEST(Limits, WindowKindsThatSeeEverything) {
+  for (const WindowKind& kind : kWindowKinds) {
+    for (const int64_t window : {int64_t{130}, std::numeric_limits<int64_t>::max()}) {
+      expect_full({1, 130, 4, 2, 4}, window_config(kind.kind, 4, window, kind.positions));
+    }
+  }
+  // First tokens without end are all tokens, at the positions that they have.
+  for (const AttentionKind kind : {AttentionKind::streaming, AttentionKind::longformer}) {
+    expect_full({1, 130, 4, 2, 4}, window_config(kind, std::numeric_limits<int64_t>::max(), 1));
+  }
+}
+
+TEST(Limits, CompressionOfContextIsTheGroupsWithoutFocalTokens) {
+  // CCA: without groups of more than a token, or with a window beyond the sequence, it is full attention too.
+  AttentionConfig config = dga_config(Selection::none);
+  config.local_window = 32;
+  config.group_size = 1;
+  expect_full({1, 130, 4, 2, 4}, config);
 }
 
 TEST(Limits, CausalInsideTheLocalBlocks) {
@@ -274,6 +330,19 @@ TEST_F(AttentionGpu, EqualsTheOracle) {
                   at::kCUDA);
     expect_oracle({2, length, 8, 2, 4}, full_config(AttentionBackend::sdpa), SequenceLayout::whole_rows(2, length),
                   at::kCUDA);
+  }
+}
+
+TEST_F(AttentionGpu, WindowKindsEqualTheOracleByTheReferenceAndRefuseKernels) {
+  at::manual_seed(12);
+  for (const WindowKind& kind : kWindowKinds) {
+    AttentionConfig config = window_config(kind.kind, 4, 32, kind.positions);
+    const std::vector<at::Tensor> in = random_heads({1, 130, 4, 2, 4}, at::kFloat);
+    EXPECT_THROW(make_attention(config, 0, 0, test_frequencies(4))
+                     ->forward(in[0].cuda(), in[1].cuda(), in[2].cuda(), SequenceLayout::whole_rows(1, 130)),
+                 Error);
+    config.backend = AttentionBackend::reference;
+    expect_oracle({1, 130, 4, 2, 4}, config, SequenceLayout::whole_rows(1, 130), at::kCUDA);
   }
 }
 

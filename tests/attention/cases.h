@@ -57,7 +57,27 @@ inline AttentionConfig dga_config(Selection selection) {
   return config;
 }
 
+/// One of the kinds with first tokens and a window.
+inline AttentionConfig window_config(AttentionKind kind, int64_t sinks, int64_t window,
+                                     SinkPositions positions = SinkPositions::absolute) {
+  AttentionConfig config;
+  config.kind = kind;
+  config.sink_tokens = sinks;
+  config.window = window;
+  config.sink_positions = positions;
+  return config;
+}
+
+/// RoPE's inverse frequencies at theta 100 for a head of `width`.
+inline at::Tensor test_frequencies(int64_t width) {
+  return at::pow(100.0, at::arange(0, width, 2, at::kDouble) / static_cast<double>(-width));
+}
+
 inline std::string describe(const AttentionConfig& c) {
+  if (c.kind != AttentionKind::dga) {
+    return str(config::name_of(c.kind), " sinks ", c.sink_tokens, " window ", c.window, " ",
+               config::name_of(c.sink_positions));
+  }
   return str(config::name_of(c.selection), " ratio ", c.focal_ratio, " group ", c.group_size, " S ", c.sampled_queries,
              " ", config::name_of(c.query_sampling), " window ", c.local_window, " weights ",
              config::name_of(c.group_weights), " complementary ", c.complementary, " bias ",

@@ -55,9 +55,13 @@ TEST(Causality, FullReferenceAndPositionRulesNeverLookAheadBitForBit) {
   const std::vector<at::Tensor> in = random_heads({1, 400, 4, 2, 8}, at::kFloat);
   std::vector<AttentionConfig> configs = {full_config(AttentionBackend::reference), dga_config(Selection::random),
                                           dga_config(Selection::none)};
+  configs.push_back(window_config(AttentionKind::streaming, 4, 20));
+  configs.push_back(window_config(AttentionKind::streaming, 4, 20, SinkPositions::cache));
+  configs.push_back(window_config(AttentionKind::lm_infinite, 4, 20));
+  configs.push_back(window_config(AttentionKind::longformer, 30, 20));
   for (AttentionConfig& config : configs) {
     config.local_window = 20;
-    const auto attention = make_attention(config, 0, 0);
+    const auto attention = make_attention(config, 0, 0, test_frequencies(8));
     EXPECT_FALSE(attention->looks_ahead());
     const at::Tensor before = forward(*attention, in);
     for (const int64_t t : {0, 127, 255, 398}) EXPECT_EQ(first_change(*attention, in, before, t), t + 1);
@@ -80,7 +84,7 @@ void expect_cache(const AttentionConfig& config, const std::vector<at::Tensor>& 
                   const std::vector<int64_t>& pieces) {
   const int64_t length = in[0].size(1);
   SCOPED_TRACE(str("L ", length, " first piece ", pieces[0], " ", describe(config)));
-  const auto attention = make_attention(config, 0, 0);
+  const auto attention = make_attention(config, 0, 0, test_frequencies(in[0].size(3)));
   const at::Tensor expected = attention->forward(in[0], in[1], in[2], SequenceLayout::whole_rows(1, length));
   const std::unique_ptr<AttentionCache> cache = attention->make_cache();
   std::vector<at::Tensor> outputs;
@@ -118,6 +122,26 @@ TEST(Cache, CausalSelectionEqualsThePass) {
         config.group_bias = bias;
         for (const auto& pieces : std::vector<std::vector<int64_t>>{{1}, {length}, {40, 1}, {7, 1, 30}, {16}}) {
           expect_cache(config, in, pieces);
+        }
+      }
+    }
+  }
+}
+
+TEST(Cache, WindowKindsEqualThePass) {
+  at::manual_seed(8);
+  for (const int64_t length : {1, 5, 130}) {
+    const std::vector<at::Tensor> in = random_heads({1, length, 4, 2, 4});
+    for (const int64_t sinks : {0, 4}) {
+      for (const int64_t window : {1, 9, 64, 500}) {
+        for (const AttentionConfig& config :
+             {window_config(AttentionKind::streaming, sinks, window),
+              window_config(AttentionKind::streaming, sinks, window, SinkPositions::cache),
+              window_config(AttentionKind::lm_infinite, sinks, window),
+              window_config(AttentionKind::longformer, 3 * sinks, window)}) {
+          for (const auto& pieces : std::vector<std::vector<int64_t>>{{1}, {length}, {40, 1}, {7, 1, 30}}) {
+            expect_cache(config, in, pieces);
+          }
         }
       }
     }

@@ -61,6 +61,9 @@ TEST(AttentionConfig, RefusesContradictionsAndRanges) {
        std::vector<std::vector<std::string>>{{"kind=dga", "backend=sdpa"},
                                              {"kind=full", "backend=sdpa", "layers=[{layers: \"1\", kind: dga}]"},
                                              {"kind=dga", "selection=causal", "complementary=false"},
+                                             {"kind=streaming", "backend=sdpa"},
+                                             {"layers=[{layers: \"1\", kind: longformer}]", "backend=kernel"},
+                                             {"kind=lm_infinite", "window=0"},
                                              {"layers=[{layers: \"3-1\", kind: dga}]"},
                                              {"group_size=0"},
                                              {"block_size=0"},
@@ -117,6 +120,10 @@ TEST(VisiblePairs, AreExactWhereTheyDoNotDependOnData) {
   at::manual_seed(1);
   for (const int64_t length : {1, 2, 17, 64, 130}) {
     EXPECT_EQ(visible_pairs(AttentionConfig{}, AttentionKind::full, length), oracle_pairs(AttentionConfig{}, length));
+    for (const int64_t window : {1, 9, 64, 200}) {
+      const AttentionConfig config = window_config(AttentionKind::streaming, 4, window);
+      EXPECT_EQ(visible_pairs(config, AttentionKind::streaming, length), oracle_pairs(config, length));
+    }
     for (const int64_t members : {1, 3, 16}) {
       AttentionConfig config = dga_config(Selection::causal);
       config.group_size = members;

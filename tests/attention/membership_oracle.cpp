@@ -180,10 +180,50 @@ Pooled pool(const Head& head, const AttentionConfig& config, const Group& group)
   return {at::matmul(weights, k), at::matmul(weights, v), biased ? entropy : at::zeros({}, at::kDouble)};
 }
 
+bool in_window(const AttentionConfig& config, int64_t t, int64_t j) { return j <= t && t - j < config.window; }
+
+bool window_sees(const AttentionConfig& config, int64_t t, int64_t j) {
+  return in_window(config, t, j) || (j <= t && j < config.sink_tokens);
+}
+
+// The distance at which query t sees token j under the kinds with a window.
+int64_t seen_distance(const AttentionConfig& config, int64_t t, int64_t j) {
+  if (in_window(config, t, j)) return t - j;
+  if (config.kind == AttentionKind::lm_infinite) return config.window;
+  if (config.kind != AttentionKind::streaming || config.sink_positions == SinkPositions::absolute) return t - j;
+  int64_t between = 0;  // tokens in the cache after j, up to t
+  for (int64_t i = j + 1; i <= t; ++i) between += window_sees(config, t, i) ? 1 : 0;
+  return between;
+}
+
+// Replaces the logits [r, L, L] of pairs that are seen at another distance: q turned by the difference, as complex
+// numbers.
+at::Tensor at_seen_distance(const Head& head, const AttentionConfig& config, const at::Tensor& logits,
+                            const at::Tensor& inverse_frequencies) {
+  const int64_t half = head.k.size(1) / 2;
+  const auto complex = [half](const at::Tensor& x) {
+    return at::complex(x.narrow(-1, 0, half).contiguous(), x.narrow(-1, half, half).contiguous());
+  };
+  std::vector<at::Tensor> columns = logits.unbind(2);
+  for (int64_t j = 0; j < std::min(config.sink_tokens, head.length); ++j) {
+    std::vector<double> turn;
+    for (int64_t t = 0; t < head.length; ++t) {
+      turn.push_back(window_sees(config, t, j) ? static_cast<double>(seen_distance(config, t, j) - (t - j)) : 0.0);
+    }
+    const at::Tensor angle =
+        at::tensor(turn, at::kDouble).unsqueeze(1) * inverse_frequencies.to(at::kDouble).unsqueeze(0);  // [L, D/2]
+    const at::Tensor turned = complex(head.q) * at::polar(at::ones_like(angle), angle).unsqueeze(1);    // [L, r, D/2]
+    columns[static_cast<size_t>(j)] = at::real(turned * complex(head.k[j]).conj()).sum(2).t() * head.scale;
+  }
+  return at::stack(columns, 2);
+}
+
 // [L, r, D], and the pairs seen.
-OracleResult attend_head(const Head& head, const AttentionConfig& config, const Key& key) {
+OracleResult attend_head(const Head& head, const AttentionConfig& config, const Key& key,
+                         const at::Tensor& inverse_frequencies) {
+  const bool windowed = config.kind != AttentionKind::full && config.kind != AttentionKind::dga;
   const std::vector<bool> focal = focal_tokens(head, config, key);
-  const std::vector<Group> groups = groups_of(head, config, focal);
+  const std::vector<Group> groups = windowed ? std::vector<Group>{} : groups_of(head, config, focal);
   const int64_t entries = static_cast<int64_t>(groups.size());
   std::vector<at::Tensor> keys, values, biases;
   for (const Group& group : groups) {
@@ -203,7 +243,9 @@ OracleResult attend_head(const Head& head, const AttentionConfig& config, const 
   auto seen = visible.accessor<bool, 2>();
   for (int64_t t = 0; t < head.length; ++t) {
     for (int64_t j = 0; j < head.length; ++j) {
-      seen[t][j] = config.kind == AttentionKind::full ? j <= t : sees_token(config, focal, groups, t, j);
+      seen[t][j] = config.kind == AttentionKind::full ? j <= t
+                   : windowed                         ? window_sees(config, t, j)
+                                                      : sees_token(config, focal, groups, t, j);
       result.pairs += seen[t][j] ? 1 : 0;
     }
     for (int64_t i = 0; i < entries; ++i) {
@@ -211,7 +253,10 @@ OracleResult attend_head(const Head& head, const AttentionConfig& config, const 
       result.pairs += seen[t][head.length + i] ? 1 : 0;
     }
   }
-  const at::Tensor logits = at::matmul(head.q.transpose(0, 1), all_keys.t()) * head.scale + bias;  // [r, L, L + M]
+  at::Tensor logits = at::matmul(head.q.transpose(0, 1), all_keys.t()) * head.scale + bias;  // [r, L, L + M]
+  if (windowed && inverse_frequencies.defined()) {
+    logits = at_seen_distance(head, config, logits, inverse_frequencies);
+  }
   const at::Tensor masked = at::where(visible, logits, -std::numeric_limits<double>::infinity());
   result.out = at::matmul(at::softmax(masked, 2), all_values).transpose(0, 1);
   return result;
@@ -220,8 +265,8 @@ OracleResult attend_head(const Head& head, const AttentionConfig& config, const 
 }  // namespace
 
 OracleResult oracle_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                              const SequenceLayout& layout, const AttentionConfig& config, int64_t layer,
-                              uint64_t seed) {
+                              const SequenceLayout& layout, const AttentionConfig& config, int64_t layer, uint64_t seed,
+                              const at::Tensor& inverse_frequencies) {
   const int64_t kv_heads = k.size(2), repeat = q.size(2) / kv_heads;
   OracleResult result;
   std::vector<at::Tensor> rows;
@@ -236,8 +281,8 @@ OracleResult oracle_attention(const at::Tensor& q, const at::Tensor& k, const at
         const Head head =
             make_head(own(q).slice(1, g * repeat, (g + 1) * repeat), own(k).select(1, g), own(v).select(1, g));
         const uint64_t number = static_cast<uint64_t>(layout.first_token[static_cast<size_t>(b)] + begin);
-        const OracleResult one =
-            attend_head(head, config, {seed, static_cast<uint64_t>(layer), static_cast<uint64_t>(g), number});
+        const OracleResult one = attend_head(
+            head, config, {seed, static_cast<uint64_t>(layer), static_cast<uint64_t>(g), number}, inverse_frequencies);
         heads.push_back(one.out);
         result.pairs += one.pairs;
       }

@@ -16,9 +16,10 @@ struct OracleResult {
   int64_t pairs = 0;  // query-key pairs over all KV heads and sequences
 };
 
+/// `inverse_frequencies` [D/2] are those of RoPE, for the kinds that see tokens at other distances than their own.
 /// Double inputs q [B, L, H, D], k, v [B, L, G, D].
 OracleResult oracle_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                              const SequenceLayout& layout, const AttentionConfig& config, int64_t layer,
-                              uint64_t seed);
+                              const SequenceLayout& layout, const AttentionConfig& config, int64_t layer, uint64_t seed,
+                              const at::Tensor& inverse_frequencies = {});
 
 }  // namespace dga::testing

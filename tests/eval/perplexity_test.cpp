@@ -287,5 +287,53 @@ TEST(ModelPerplexity, TokensBeyondTheVocabularyAreNamed) {
   }
 }
 
+TEST(Perplexity, ByPositionCountsTheTokensBeforeInTheWindow) {
+  // The scorer's loss is the number of tokens before, so that every stretch's mean is the mean of its positions.
+  EvalConfig config = config_of(EvalProtocol::longlora, {16}, 16);
+  config.position_buckets = 4;
+  const LengthResult result =
+      evaluate_perplexity(score_context_length, config, text_of({some_tokens(16 * 5)}), {}).lengths.at(0);
+  ASSERT_EQ(result.by_position.size(), 4U);
+  const std::vector<double> means = {2.0, 5.5, 9.5, 13.5};  // the first token of a window is not scored
+  for (size_t i = 0; i < 4; ++i) {
+    const PositionResult& part = result.by_position[i];
+    EXPECT_EQ(part.begin, static_cast<int64_t>(4 * i));
+    EXPECT_EQ(part.end, static_cast<int64_t>(4 * i + 4));
+    EXPECT_EQ(part.sum.tokens, i == 0 ? 15 : 20);
+    EXPECT_DOUBLE_EQ(part.sum.mean(), means[i]);
+  }
+  // More stretches than positions, and a length that they do not divide.
+  config = config_of(EvalProtocol::longlora, {10}, 10);
+  config.position_buckets = 100;
+  EXPECT_EQ(evaluate_perplexity(score_context_length, config, text_of({some_tokens(20)}), {})
+                .lengths.at(0)
+                .by_position.size(),
+            10U);
+  config.position_buckets = 4;
+  const auto parts =
+      evaluate_perplexity(score_context_length, config, text_of({some_tokens(20)}), {}).lengths.at(0).by_position;
+  for (const PositionResult& part : parts) {
+    double sum = 0;
+    int64_t count = 0;
+    for (int64_t p = std::max<int64_t>(1, part.begin); p < part.end; ++p, ++count) sum += static_cast<double>(p);
+    EXPECT_DOUBLE_EQ(part.sum.mean(), sum / static_cast<double>(count)) << part.begin;
+  }
+}
+
+TEST(Perplexity, TheIntervalComesFromDocumentsOrStretches) {
+  EvalConfig config = config_of(EvalProtocol::longlora, {10}, 10);
+  // Two stretches of equal losses scatter nothing; one has no scatter to tell.
+  EXPECT_EQ(evaluate_perplexity(score_context_length, config, text_of({some_tokens(10)}), {}).lengths[0].nll_ci95,
+            std::nullopt);
+  EXPECT_NEAR(*evaluate_perplexity(score_context_length, config, text_of({some_tokens(20)}), {}).lengths[0].nll_ci95, 0,
+              1e-12);
+  config = config_of(EvalProtocol::sliding, {64}, 64);
+  config.per_document = true;
+  // Documents of 3 and 5 tokens: sums 1 + 2 and 1 + 2 + 3 + 4 over 2 and 4 tokens, mean 13/6, residuals -+ 4/3.
+  const auto result =
+      evaluate_perplexity(score_context_length, config, text_of({some_tokens(3), some_tokens(5)}), {}).lengths[0];
+  EXPECT_NEAR(result.nll_ci95.value(), 1.959964 * std::sqrt(2 * 2 * 16.0 / 9.0) / 6.0, 1e-6);
+}
+
 }  // namespace
 }  // namespace dga

@@ -102,6 +102,36 @@ TEST_F(LlamaTest, DecodingUnderTheCausalRuleEqualsOnePass) {
   EXPECT_TRUE(compare(at::cat(parts, 1), whole.detach(), 1e-10));
 }
 
+TEST_F(LlamaTest, KindsThatMoveFirstTokensSeeThemAtTheSameDistanceEverywhere) {
+  // Of one layer the last token's state is a function of what it sees and at what distance: the first three tokens and
+  // the last five, however many lie between, unless the first ones keep their positions.
+  LlamaConfig config = small_config();
+  config.num_hidden_layers = 1;
+  config.rope_scaling.type = RopeType::yarn;
+  config.rope_scaling.factor = 4;
+  config.rope_scaling.original_max_position_embeddings = 16;
+  AttentionConfig attention;
+  attention.sink_tokens = 3;
+  attention.window = 5;
+  const auto last_state = [&](int64_t between) {
+    const Llama model = small_model(at::kDouble, config, attention);
+    const at::Tensor first = at::arange(1, 4), filler = at::full({between}, 7, at::kLong), last = at::arange(10, 15);
+    const at::Tensor tokens = at::cat({first, filler, last}).unsqueeze(0);
+    const at::Tensor state =
+        model.forward(tokens, SequenceLayout::whole_rows(1, tokens.size(1))).select(1, -1).detach();
+    ModelCache cache = model.make_cache();
+    model.decode(tokens.narrow(1, 0, tokens.size(1) - 1), cache);
+    EXPECT_TRUE(compare(model.decode(tokens.narrow(1, tokens.size(1) - 1, 1), cache).select(1, 0), state, 1e-10));
+    return state;
+  };
+  attention.kind = AttentionKind::lm_infinite;
+  EXPECT_TRUE(compare(last_state(40), last_state(2), 1e-6));  // the model's own angles are fp32
+  attention.kind = AttentionKind::streaming;
+  EXPECT_FALSE(compare(last_state(40), last_state(2), 1e-3));
+  attention.sink_positions = SinkPositions::cache;
+  EXPECT_TRUE(compare(last_state(40), last_state(2), 1e-6));
+}
+
 TEST_F(LlamaTest, TheGlobalRuleIsRefusedForDecoding) {
   AttentionConfig attention;
   attention.kind = AttentionKind::dga;

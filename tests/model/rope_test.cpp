@@ -135,8 +135,8 @@ TEST(Rope, GrowingChangesNoAngle) {
 TEST(Rope, PositionsRestartAtEachStart) {
   RopeTable table(config_with(1e4, {}), at::kCPU);
   const RopeAngles plain = table.range(0, 6);
-  EXPECT_TRUE(table.rows({{0}, {0}}, 6).cos.equal(plain.cos));
-  const RopeAngles packed = table.rows({{0}, {0, 1, 4}}, 6);
+  EXPECT_TRUE(table.rows({{{0}, {0}}, {0, 6}}, 6).cos.equal(plain.cos));
+  const RopeAngles packed = table.rows({{{0}, {0, 1, 4}}, {0, 6}}, 6);
   ASSERT_EQ(packed.sin.sizes(), (std::vector<int64_t>{2, 6, 16}));
   EXPECT_TRUE(packed.sin[0].equal(plain.sin[0]));
   const at::Tensor positions = at::tensor({0, 0, 1, 2, 0, 1}, at::kLong);

@@ -74,7 +74,8 @@ TEST_F(LoadRun, ErrorsOfAllSectionsAtOnce) {
                                 "optimizer: {learning_rate: -1}\n"
                                 "train: {global_batch_size: 8, micro_batch_size: 3}\n"
                                 "chekpoint: {keep_last: 1}\n")),
-            "a.yaml:7: attention.kind: must be full or dga, got 'dgaa'; did you mean dga?\n"
+            "a.yaml:7: attention.kind: must be full, dga, streaming, lm_infinite or longformer, got 'dgaa'; did you "
+            "mean dga?\n"
             "a.yaml:7: attention.focal_ratio: must be at least 0 and at most 1, got 1.5\n"
             "a.yaml:8: optimizer.learning_rate: must be at least 0, got -1\n"
             "a.yaml:9: train.global_batch_size: must be a multiple of train.micro_batch_size, 3; got 8\n"
@@ -171,6 +172,19 @@ TEST_F(LoadRun, TheHashIsOfTheValuesAlone) {
   EXPECT_NE(first.resolved_yaml, moved.resolved_yaml);
   EXPECT_NE(first.hash, load(training_yaml(), {"train.steps=1001"}).hash);
   EXPECT_NE(first.hash, load(training_yaml(), {"run.seed=1"}).hash);
+}
+
+TEST_F(LoadRun, SkippedPositionsMustReachFurtherAndBeCountedByTheModelAlone) {
+  const std::string pose = "train: {pose: {target_length: 256}}\n";
+  EXPECT_EQ(load(training_yaml(pose)).config.train.pose.target_length, 256);
+  EXPECT_EQ(error(training_yaml("train: {pose: {target_length: 128}}\n")),
+            "a.yaml:7: train.pose.target_length: must be above data.context_length, 128; got 128");
+  EXPECT_NE(error(training_yaml(pose), {"data.document_masking=true"}).find("counts positions from each document's"),
+            std::string::npos);
+  EXPECT_NE(error(training_yaml(pose), {"attention.kind=lm_infinite"}).find("counts positions without gaps itself"),
+            std::string::npos);
+  EXPECT_EQ(load(training_yaml(pose), {"attention.kind=streaming"}).warnings, std::vector<std::string>{});
+  EXPECT_EQ(load(training_yaml(pose), {"train.pose.target_length=512"}).warnings.size(), 1U);
 }
 
 }  // namespace

@@ -32,10 +32,19 @@ const std::vector<std::string> kTinyShape = {"model.vocab_size=96", "model.hidde
                                              "model.intermediate_size=40", "model.num_hidden_layers=2",
                                              "model.num_attention_heads=4"};
 
-/// The settings that the selection uses, as text.
+/// The settings that the kind and selection use, as text.
 std::string effective(AttentionConfig attention) {
   const AttentionConfig defaults;
-  if (attention.selection == Selection::causal) {
+  if (attention.kind != AttentionKind::dga) {
+    AttentionConfig windowed;
+    windowed.kind = attention.kind;
+    if (attention.kind != AttentionKind::full) {
+      windowed.sink_tokens = attention.sink_tokens;
+      windowed.window = attention.window;
+      if (attention.kind == AttentionKind::streaming) windowed.sink_positions = attention.sink_positions;
+    }
+    attention = windowed;
+  } else if (attention.selection == Selection::causal) {
     attention.local_window = defaults.local_window;
     attention.sampled_queries = defaults.sampled_queries;
     attention.query_sampling = defaults.query_sampling;
@@ -43,12 +52,27 @@ std::string effective(AttentionConfig attention) {
     attention.block_size = defaults.block_size;
     attention.local_blocks = defaults.local_blocks;
   }
+  if (attention.selection == Selection::none) {
+    attention.sampled_queries = defaults.sampled_queries;
+    attention.query_sampling = defaults.query_sampling;
+  }
+  if (attention.kind == AttentionKind::dga) {
+    attention.sink_tokens = defaults.sink_tokens;
+    attention.window = defaults.window;
+    attention.sink_positions = defaults.sink_positions;
+  }
   return config::to_yaml([&](config::Fields& f) { attention.fields(f); });
 }
 
 TEST(ShippedConfigs, ModelsAreValid) {
   const std::vector<fs::path> files = yaml_files("configs/model");
   EXPECT_GE(files.size(), 8u);
+  for (const fs::path& file : files) EXPECT_NO_THROW(read(file, {})) << file;
+}
+
+TEST(ShippedConfigs, BenchesAreValid) {
+  const std::vector<fs::path> files = yaml_files("configs/bench");
+  EXPECT_GE(files.size(), 5u);
   for (const fs::path& file : files) EXPECT_NO_THROW(read(file, {})) << file;
 }
 
@@ -68,11 +92,7 @@ TEST(ShippedConfigs, AttentionFilesLeaveNothingOfEachOther) {
       config::Document(upper, kTinyShape).read_into(alone);
       config::Document(both, kTinyShape).read_into(over);
       fs::remove(both);
-      if (alone.attention.kind == AttentionKind::dga) {
-        EXPECT_EQ(effective(over.attention), effective(alone.attention)) << lower << " below " << upper;
-      } else {
-        EXPECT_EQ(over.attention.kind, alone.attention.kind) << lower << " below " << upper;
-      }
+      EXPECT_EQ(effective(over.attention), effective(alone.attention)) << lower << " below " << upper;
     }
   }
 }

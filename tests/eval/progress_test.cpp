@@ -1,0 +1,96 @@
+#include "eval/progress.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "eval/perplexity.h"
+#include "eval/report.h"
+#include "support/temp_folder.h"
+#include "util/log.h"
+
+namespace dga {
+namespace {
+
+/// Log-probabilities that depend on the tokens and their place.
+at::Tensor scores(const WindowBatch& batch) {
+  const at::Tensor tokens = batch.tokens.slice(1, batch.first_scored).to(at::kDouble);
+  return -(tokens + at::arange(tokens.size(1), at::kDouble) * 0.37).sin().abs() - 0.1;
+}
+
+EvalText some_text() {
+  EvalText text;
+  for (int32_t document = 0; document < 6; ++document) {
+    text.sequences.emplace_back();
+    for (int32_t i = 0; i < 50 + 7 * document; ++i) text.sequences.back().push_back((i * i + document) % 11);
+    text.documents += 1;
+    text.tokens += static_cast<int64_t>(text.sequences.back().size());
+  }
+  return text;
+}
+
+EvalConfig some_config() {
+  EvalConfig config;
+  config.context_lengths = {8, 16, 32};
+  config.stride = 8;
+  config.per_document = true;
+  config.batch_tokens = 32;
+  config.position_buckets = 4;
+  return config;
+}
+
+nlohmann::json without_seconds(nlohmann::json json) {
+  for (nlohmann::json& length : json.at("results")) length.erase("seconds");
+  return json;
+}
+
+TEST(Progress, AnEvaluationStoppedAnywhereGoesOnToTheSameBits) {
+  const testing::TempFolder folder;
+  const EvalText text = some_text();
+  const EvalConfig config = some_config();
+  int64_t calls = 0;
+  const auto whole = evaluate_perplexity(
+      [&](const WindowBatch& batch) {
+        ++calls;
+        return scores(batch);
+      },
+      config, text, std::vector<int32_t>(11, 3));
+  const int64_t passes = calls;
+  for (const int64_t stop : {int64_t{1}, int64_t{2}, passes / 2, passes - 1}) {
+    const auto file = folder.path() / str("e", stop, ".partial");
+    calls = 0;
+    const WindowScorer dying = [&](const WindowBatch& batch) {
+      if (calls++ == stop) throw std::runtime_error("killed");
+      return scores(batch);
+    };
+    EvalProgress first(file, "key", 0);
+    EXPECT_THROW(evaluate_perplexity(dying, config, text, std::vector<int32_t>(11, 3), &first), std::runtime_error);
+    EvalProgress second(file, "key", 0);
+    calls = -1000000;
+    const auto resumed = evaluate_perplexity(dying, config, text, std::vector<int32_t>(11, 3), &second);
+    EXPECT_EQ(calls, -1000000 + passes - stop) << stop;
+    EXPECT_EQ(without_seconds(eval_json(resumed)), without_seconds(eval_json(whole))) << stop;
+    second.finish();
+    EXPECT_FALSE(std::filesystem::exists(file));
+  }
+}
+
+TEST(Progress, OfAnotherEvaluationIsNotUsed) {
+  log::set_level(log::Level::error);
+  const testing::TempFolder folder;
+  EvalProgress first(folder.path() / "e.partial", "one", 0);
+  first.save({1, 2});
+  EXPECT_EQ(EvalProgress(folder.path() / "e.partial", "one", 0).earlier(), nlohmann::json({1, 2}));
+  EXPECT_TRUE(EvalProgress(folder.path() / "e.partial", "two", 0).earlier().is_null());
+  folder.write("e.partial", "{\"key\": \"on");
+  EXPECT_TRUE(EvalProgress(folder.path() / "e.partial", "one", 0).earlier().is_null());
+}
+
+TEST(Progress, WaitsBetweenWritings) {
+  const testing::TempFolder folder;
+  const EvalProgress rare(folder.path() / "e.partial", "key", 3600);
+  EXPECT_FALSE(rare.is_due());
+  EXPECT_FALSE(EvalProgress().is_due());
+}
+
+}  // namespace
+}  // namespace dga
