@@ -67,7 +67,7 @@ constexpr float kCodesPerOctave = 12.0f;
 DGA_HOST_DEVICE float exp2_of(float x) {
 #ifdef __CUDA_ARCH__
   float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  asm("ex2.approx.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 #else
   return std::exp2(x);
@@ -76,7 +76,7 @@ DGA_HOST_DEVICE float exp2_of(float x) {
 DGA_HOST_DEVICE float log2_of(float x) {
 #ifdef __CUDA_ARCH__
   float result;
-  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  asm("lg2.approx.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 #else
   return std::log2(x);
