@@ -1,7 +1,6 @@
 #include "tensor/parallel.h"
 
 #include <ATen/Parallel.h>
-#include <c10/util/ParallelGuard.h>
 
 #include <algorithm>
 #include <atomic>
@@ -11,15 +10,18 @@
 namespace dga {
 
 void for_each_in_parallel(int64_t count, const std::function<void(int64_t)>& work) {
+  const int threads = at::get_num_threads();
   std::atomic<int64_t> next = 0;
   const auto run = [&] {
-    const c10::ParallelGuard guard(true);
+    at::set_num_threads(1);  // of this thread, and of threads that are yet to start
     for (int64_t i = next++; i < count; i = next++) work(i);
   };
-  std::vector<std::jthread> helpers;
-  const int64_t threads = std::min<int64_t>(count, at::get_num_threads());
-  for (int64_t i = 1; i < threads; ++i) helpers.emplace_back(run);
-  run();
+  {
+    std::vector<std::jthread> helpers;
+    for (int64_t i = 1; i < std::min<int64_t>(count, threads); ++i) helpers.emplace_back(run);
+    run();
+  }
+  at::set_num_threads(threads);
 }
 
 }  // namespace dga
