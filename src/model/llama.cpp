@@ -2,12 +2,12 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 
 #include "model/weights_io.h"
 #include "ops/rms_norm.h"
+#include "tensor/parallel.h"
 #include "util/error.h"
 #include "util/random.h"
 
@@ -16,11 +16,10 @@ namespace {
 
 bool is_norm(const std::string& name) { return name.ends_with("norm.weight"); }
 
-constexpr int64_t kDrawn = 1 << 20;  // numbers at a time: a buffer that is used again costs no fresh pages
+constexpr int64_t kDrawn = 1 << 20;  // numbers at a time
 constexpr int64_t kVector = 16;  // normal_() treats as many numbers together, so only multiples of it can be cut off
 
-/// `buffer`: fp32 on the CPU, kDrawn + kVector numbers.
-void draw_weight(const NamedParameter& parameter, uint64_t seed, double deviation, const at::Tensor& buffer) {
+void draw_weight(const NamedParameter& parameter, uint64_t seed, double deviation) {
   if (is_norm(parameter.name)) {
     parameter.value.fill_(1.0);
     return;
@@ -28,6 +27,7 @@ void draw_weight(const NamedParameter& parameter, uint64_t seed, double deviatio
   const uint64_t key = CounterRng({seed, key_of(parameter.name)}).bits(0);
   const at::Generator generator = at::detail::createCPUGenerator(key);
   const at::Tensor weight = parameter.value.view({-1});
+  const at::Tensor buffer = at::empty({std::min(weight.numel(), kDrawn + kVector)}, at::kFloat);
   for (int64_t begin = 0, count = 0; begin < weight.numel(); begin += count) {
     const int64_t left = weight.numel() - begin;
     count = left < kDrawn + kVector ? left : kDrawn;
@@ -72,10 +72,9 @@ Llama::Llama(const LlamaConfig& config, const AttentionConfig& attention, uint64
     : Llama(Empty{}, config, attention, seed, dtype, device) {
   const std::vector<NamedParameter> all = parameters();
   // A weight depends on no other, so threads change no value: 7 G numbers take 5 s on 16 cores.
-  at::parallel_for(0, static_cast<int64_t>(all.size()), 1, [&](int64_t first, int64_t last) {
+  for_each_in_parallel(static_cast<int64_t>(all.size()), [&](int64_t i) {
     const at::NoGradGuard no_grad;  // a mode of the thread
-    const at::Tensor buffer = at::empty({kDrawn + kVector}, at::kFloat);
-    for (int64_t i = first; i < last; ++i) draw_weight(all[i], seed, config.initializer_range, buffer);
+    draw_weight(all[static_cast<size_t>(i)], seed, config.initializer_range);
   });
 }
 

@@ -1,13 +1,13 @@
 #include "ops/adamw.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "kernels/number_codes.h"
 #include "ops/adamw_cuda.h"
+#include "tensor/parallel.h"
 #include "util/error.h"
 #include "util/random.h"
 
@@ -111,11 +111,9 @@ void adamw_update_cpu(const AdamWRange& range, const AdamWStep& step, uint64_t k
   if (step.stop.item<int32_t>() != 0) return;
   if (range.weight.scalar_type() == range.exp_avg.numbers.scalar_type()) return fused_adamw(range, step);
   const int64_t count = range.weight.numel(), chunks = (count + kChunk - 1) / kChunk;
-  at::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+  for_each_in_parallel(chunks, [&](int64_t chunk) {
     const at::NoGradGuard no_grad;  // a mode of the thread
-    for (int64_t chunk = first; chunk < last; ++chunk) {
-      update_chunk(range.slice(chunk * kChunk, std::min(count, (chunk + 1) * kChunk)), step, key);
-    }
+    update_chunk(range.slice(chunk * kChunk, std::min(count, (chunk + 1) * kChunk)), step, key);
   });
 }
 
@@ -124,11 +122,10 @@ GradientNorm gradient_norm_cpu(const at::Tensor& gradient, const at::Tensor& los
   const int64_t count = gradient.numel(), chunks = (count + kChunk - 1) / kChunk;
   const at::Tensor norms = at::zeros({chunks}, at::kDouble);
   auto* norm_of = norms.data_ptr<double>();
-  at::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
-    for (int64_t chunk = first; chunk < last; ++chunk) {
-      const at::Tensor part = gradient.slice(0, chunk * kChunk, std::min(count, (chunk + 1) * kChunk));
-      norm_of[chunk] = at::linalg_vector_norm(part.to(at::kDouble)).item<double>();
-    }
+  for_each_in_parallel(chunks, [&](int64_t chunk) {
+    const at::NoGradGuard no_grad;  // a mode of the thread
+    const at::Tensor part = gradient.slice(0, chunk * kChunk, std::min(count, (chunk + 1) * kChunk));
+    norm_of[chunk] = at::linalg_vector_norm(part.to(at::kDouble)).item<double>();
   });
   const double norm = at::linalg_vector_norm(norms).item<double>();
   if (!std::isfinite(norm) || !at::isfinite(losses).all().item<bool>()) stop.fill_(1);

@@ -1,7 +1,6 @@
 #include "ops/adamw.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -9,6 +8,7 @@
 #include <limits>
 
 #include "kernels/number_codes.h"
+#include "tensor/parallel.h"
 
 namespace dga {
 namespace {
@@ -18,7 +18,8 @@ namespace codes = kernels;
 // All 2^32 bit patterns: the master comes back as it was, and the weight is the nearest bf16.
 TEST(SplitMaster, IsExactForEveryBitPattern) {
   std::atomic<int64_t> not_exact = 0, not_nearest = 0, lost_nan = 0;
-  at::parallel_for(0, 65536, 256, [&](int64_t first, int64_t last) {
+  for_each_in_parallel(256, [&](int64_t block) {
+    const int64_t first = block * 256, last = first + 256;
     int64_t bad = 0, far = 0, lost = 0;
     for (int64_t high = first; high < last; ++high) {
       for (uint32_t low = 0; low < 65536; ++low) {

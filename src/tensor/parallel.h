@@ -1,0 +1,13 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace dga {
+
+/// Calls work(i) for every i in [0, count), on as many threads as LibTorch uses; each call runs LibTorch's operations
+/// on its own thread alone. (at::parallel_for is serial in code that is compiled without OpenMP, as this project is.)
+/// `work` must not throw.
+void for_each_in_parallel(int64_t count, const std::function<void(int64_t)>& work);
+
+}  // namespace dga
