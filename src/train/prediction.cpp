@@ -91,7 +91,7 @@ int64_t attention_kept(const RunConfig& config, const Sizes& s, const Layer& lay
          (lists ? list_bytes(s, config.attention) + bounds_bytes(s) : 0);
 }
 
-/// Kept beside the layer's input, which is counted apart since it may be on the host; its output is the next one's.
+/// Kept beside the layer's input; its output is the next one's.
 int64_t layer_kept(const RunConfig& config, const Sizes& s, const Layer& layer) {
   if (layer.plan == Recompute::block) {
     return config.train.memory.keep_attention ? s.tokens * (kHalf * s.query + kSingle * s.heads) : 0;
@@ -113,7 +113,7 @@ int64_t layer_working(const RunConfig& config, const Sizes& s, const Layer& laye
   // The gradients of queries, keys and values with the fp32 sum of the first; of lists the gradients, and the lists
   // themselves where they are made again.
   const int64_t lists = layer.grouped() ? list_bytes(s, config.attention) : 0;
-  const bool remade = layer.grouped() && !again && !config.attention.keep_lists;
+  const bool remade = layer.grouped() && !config.attention.keep_lists;
   const int64_t attention = rows_of(s, s.query + 2 * s.key) + s.tokens * (kSingle * s.query + 2 * kSingle * s.heads) +
                             (remade ? 2 : 1) * lists;
   const int64_t recomputed =
@@ -146,10 +146,10 @@ Activations worst_activations(const RunConfig& config, const Sizes& s) {
   for (int64_t index = 0; index < s.layers; ++index) {
     const Layer layer = layer_of(config, index);
     const bool away = offloaded && layer.plan == Recompute::block;
-    kept += layer_kept(config, s, layer);
-    (away ? worst.host : kept) += rows_of(s, s.hidden);
-    // On the device: the input in use, the one before it on its way back.
-    const int64_t staged = away ? 2 * rows_of(s, s.hidden) : 0;
+    const int64_t own = rows_of(s, s.hidden) + layer_kept(config, s, layer);
+    (away ? worst.host : kept) += own;
+    // On the device: what the layer kept, and on its way back what the one before it kept.
+    const int64_t staged = away ? 2 * own : 0;
     const int64_t working = staged + layer_working(config, s, layer);
     if (kept + working > worst.kept + worst.working) worst = {kept, working, worst.host};
   }
@@ -260,7 +260,7 @@ PredictedTime predict_time(const RunConfig& config, const LlamaConfig& model, co
     time.attention += batches * (attention.forward + attention.backward);
     bytes += pointwise_bytes(s) * (again ? 4.5 : 3.5);  // the backward pass moves 2.5 times the bytes of the forward
     if (again && config.train.memory.offload == Offload::block_inputs) {
-      offloaded += static_cast<double>(rows_of(s, s.hidden));
+      offloaded += static_cast<double>(rows_of(s, s.hidden) + layer_kept(config, s, layer));
     }
   }
   bytes += tokens * static_cast<double>(s.vocabulary) * 14;  // logits: written, read, gradient written, read twice

@@ -86,6 +86,11 @@ TEST(Prediction, RecomputationKeepsLessAndOffloadingLessStill) {
   // With a small chunk of logits it is a layer's backward pass: two inputs on the device 131,072; gradients 196,608; q,
   // k, v, output and log-sum-exp again 198,656; of the MLP 65,536 x 2 and 3 x 131,072.
   EXPECT_EQ(offloaded.kept, 0);
+  config.train.memory.keep_attention = true;
+  const PredictedMemory with_attention = predict_memory(config, small_model());
+  EXPECT_EQ(with_attention.host, 2 * (65'536 + 67'584));
+  // Two layers' outputs on the device instead of one that is made again.
+  EXPECT_EQ(with_attention.working, offloaded.working + 67'584);
   EXPECT_EQ(offloaded.working, 131'072 + 196'608 + 198'656 + 131'072 + 393'216);
 }
 
