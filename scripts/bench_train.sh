@@ -5,7 +5,8 @@
 #   scripts/bench_train.sh [LENGTH...]     8k 32k 64k 128k; all where none is named
 #
 # DGA=...: the program (build/cuda/dga); OUT=...: where the JSON files go (runs/bench_train); STEPS=...: measured steps
-# (8); PROFILE=1: also profile one step kernel by kernel; PEER_PYTHON=...: a Python with the peer's packages (python3).
+# (8); PROFILE=1: also profile one step kernel by kernel; SET=FIELD=VALUE: one more setting, as train.deterministic=false;
+# PEER_PYTHON=...: a Python with the peer's packages (python3).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -26,7 +27,8 @@ for length in "${lengths[@]}"; do
     echo "== $length $attention"
     config=$out/$length-$attention.yaml
     echo "include: [$PWD/configs/bench/llama2_7b_$length.yaml, $PWD/configs/attention/$attention.yaml]" >"$config"
-    "$dga" bench train "$config" --steps "$steps" ${PROFILE:+--profile} --json "$out/$length-$attention.json" ||
+    "$dga" bench train "$config" --steps "$steps" ${PROFILE:+--profile} ${SET:+--set "$SET"} \
+      --json "$out/$length-$attention.json" ||
       echo "bench_train: $length $attention failed" >&2
   done
   if [ "$peer" = no ] || [ "$length" = 128k ]; then continue; fi # the peer does not fit at 128K

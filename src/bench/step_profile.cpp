@@ -1,5 +1,6 @@
 #include "bench/step_profile.h"
 
+#include <ATen/Context.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
 #include <algorithm>
@@ -69,9 +70,13 @@ StepProfile summarize(std::vector<DeviceWork> work) {
 }
 
 StepProfile profile_step(const std::function<void()>& step) {
+  if (!at::hasCUDA()) {
+    step();
+    return {};
+  }
   namespace impl = torch::profiler::impl;
   const impl::ProfilerConfig config(impl::ProfilerState::KINETO);
-  const std::set<impl::ActivityType> activities = {impl::ActivityType::CPU, impl::ActivityType::CUDA};
+  const std::set<impl::ActivityType> activities = {impl::ActivityType::CUDA};
   torch::autograd::profiler::prepareProfiler(config, activities);
   torch::autograd::profiler::enableProfiler(config, activities);
   step();

@@ -107,23 +107,19 @@ void update_chunk(const AdamWRange& range, const AdamWStep& step, uint64_t key) 
   encode(wide.exp_avg_sq.numbers, range.exp_avg_sq, {key, range.first, 1});
 }
 
-AdamWRange slice(const AdamWRange& range, int64_t begin, int64_t end) {
-  const auto cut = [&](const at::Tensor& tensor) { return tensor.defined() ? tensor.slice(0, begin, end) : tensor; };
-  return {range.first + begin,
-          cut(range.weight),
-          cut(range.weight_low),
-          cut(range.gradient),
-          range.exp_avg.slice(begin, end),
-          range.exp_avg_sq.slice(begin, end)};
-}
-
 void adamw_update_cpu(const AdamWRange& range, const AdamWStep& step, uint64_t key) {
   if (step.stop.item<int32_t>() != 0) return;
   if (range.weight.scalar_type() == range.exp_avg.numbers.scalar_type()) return fused_adamw(range, step);
   const int64_t count = range.weight.numel(), chunks = (count + kChunk - 1) / kChunk;
   for_each_in_parallel(chunks, [&](int64_t chunk) {
     const at::NoGradGuard no_grad;  // a mode of the thread
+<<<<<<< HEAD
     update_chunk(slice(range, chunk * kChunk, std::min(count, (chunk + 1) * kChunk)), step, key);
+=======
+    for (int64_t chunk = first; chunk < last; ++chunk) {
+      update_chunk(range.slice(chunk * kChunk, std::min(count, (chunk + 1) * kChunk)), step, key);
+    }
+>>>>>>> fiveb
   });
 }
 
@@ -148,6 +144,16 @@ GradientNorm gradient_norm_cpu(const at::Tensor& gradient, const at::Tensor& los
 StoredMoment StoredMoment::slice(int64_t begin, int64_t end) const {
   if (!scales.defined()) return {numbers.slice(0, begin, end), scales};
   return {numbers.slice(0, begin, end), scales.slice(0, begin / kMomentBlock, end / kMomentBlock)};
+}
+
+AdamWRange AdamWRange::slice(int64_t begin, int64_t end) const {
+  const auto cut = [&](const at::Tensor& tensor) { return tensor.defined() ? tensor.slice(0, begin, end) : tensor; };
+  return {first + begin,
+          cut(weight),
+          cut(weight_low),
+          cut(gradient),
+          exp_avg.slice(begin, end),
+          exp_avg_sq.slice(begin, end)};
 }
 
 at::Tensor join_masters(const at::Tensor& weight, const at::Tensor& weight_low) {

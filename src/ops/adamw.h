@@ -26,6 +26,9 @@ struct AdamWRange {
   at::Tensor weight_low;  // [n] int16: the fp32 master's bits that the bf16 weight lacks; undefined for wider weights
   at::Tensor gradient;    // [n] of the weight's type or float
   StoredMoment exp_avg, exp_avg_sq;
+
+  /// Numbers [begin, end) of the range, both multiples of kMomentBlock.
+  AdamWRange slice(int64_t begin, int64_t end) const;
 };
 
 /// One update.

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "optim/streamed_update.h"
 #include "tensor/dtype.h"
 #include "util/error.h"
 
@@ -81,11 +82,19 @@ AdamW::AdamW(const OptimizerConfig& config, uint64_t seed, std::vector<TrainedPa
     sinks_.push_back(std::make_shared<GradientSink>(GradientSink{layout_.slots[i].view_in(gradients_), false}));
     attach_gradient_sink(parameters_[i].value, sinks_.back());
   }
+  make_state();
+  stop_ = at::zeros({}, options.dtype(at::kInt));
+}
+
+void AdamW::make_state() {
+  const at::ScalarType type = state_.weight.scalar_type();
+  on_host_ = config_.offload == OptimizerOffload::host && state_.weight.is_cuda();
+  at::TensorOptions options = state_.weight.options();
+  if (on_host_) options = options.device(at::kCPU).pinned_memory(true);
   if (type == at::kBFloat16) state_.weight_low = at::zeros({layout_.size}, options.dtype(at::kShort));
   const at::ScalarType first = moment_dtype(config_.moments, type);
   state_.exp_avg = make_moment(layout_.size, options.dtype(first));
   state_.exp_avg_sq = make_moment(layout_.size, options.dtype(first == at::kChar ? at::kByte : first));
-  stop_ = at::zeros({}, options.dtype(at::kInt));
 }
 
 AdamW::~AdamW() {
@@ -144,10 +153,19 @@ void AdamW::update(double learning_rate) {
   step.factor = std::exchange(clip_factor_, at::Tensor());
   step.stop = stop_;
   step.weight_decay = config_.weight_decay;
-  if (layout_.decayed_end > 0) adamw_update(range({0, layout_.decayed_end}), step);
+  update_range({0, layout_.decayed_end}, step);
   step.weight_decay = 0;
-  if (layout_.decayed_end < layout_.size) adamw_update(range({layout_.decayed_end, layout_.size}), step);
+  update_range({layout_.decayed_end, layout_.size}, step);
   discard_gradients();
+}
+
+void AdamW::update_range(FlatRange numbers, const AdamWStep& step) const {
+  if (numbers.size() == 0) return;
+  if (on_host_) {
+    streamed_adamw_update(range(numbers), step);
+  } else {
+    adamw_update(range(numbers), step);
+  }
 }
 
 void AdamW::discard_gradients() {

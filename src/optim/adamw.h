@@ -64,6 +64,8 @@ class AdamW {
 
  private:
   void move_parameters();
+  void make_state();
+  void update_range(FlatRange numbers, const AdamWStep& step) const;
   void fill_empty_gradients();
   AdamWRange range(FlatRange numbers) const;
   void restore_tensor(const NamedTensors& saved, const std::string& name, const at::Tensor& live) const;
@@ -71,6 +73,7 @@ class AdamW {
 
   OptimizerConfig config_;
   uint64_t seed_;
+  bool on_host_ = false;  // the state, while the weights are on a GPU
   std::vector<TrainedParameter> parameters_;
   FlatLayout layout_;
   at::Tensor gradients_;                              // [size]

@@ -13,6 +13,9 @@ void OptimizerConfig::fields(config::Fields& f) {
   f.field("moments", moments,
           "storage of the two moments, 8, 4 or 2 bytes a weight; bf16 and int8 round stochastically, int8 in blocks of "
           "256 with a logarithmic code of 6 % steps, for betas up to 0.99");
+  f.field("offload", offload,
+          "GPU: host keeps moments and the masters' missing bits in pinned host memory; they come and go in pieces at "
+          "each update, which takes longer by their bytes over the link");
 }
 
 void OptimizerConfig::check(config::Checker& c) const {

@@ -14,6 +14,12 @@ inline auto enum_names(MomentsKind) {
       {{MomentsKind::fp32, "fp32"}, {MomentsKind::bf16, "bf16"}, {MomentsKind::int8, "int8"}});
 }
 
+/// Where the optimizer's state lies while the model runs on a GPU.
+enum class OptimizerOffload { none, host };
+inline auto enum_names(OptimizerOffload) {
+  return config::names<OptimizerOffload>({{OptimizerOffload::none, "none"}, {OptimizerOffload::host, "host"}});
+}
+
 /// Section `optimizer`: AdamW with decoupled weight decay.
 struct OptimizerConfig {
   double learning_rate = 3e-4;
@@ -23,6 +29,7 @@ struct OptimizerConfig {
   bool decay_norms_and_embeddings = false;
   double clip_norm = 1.0;
   MomentsKind moments = MomentsKind::fp32;
+  OptimizerOffload offload = OptimizerOffload::none;
 
   void fields(config::Fields& f);
   void check(config::Checker& c) const;

@@ -100,6 +100,7 @@ bool may_change_on_resume(const std::string& path) {
                                        "checkpoint.",
                                        "eval.",
                                        "parallel.",
+                                       "optimizer.offload",
                                        "data.cache",
                                        "data.tokenizer_threads",
                                        "data.skip",

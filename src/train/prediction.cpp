@@ -4,6 +4,7 @@
 #include <array>
 
 #include "loss/config.h"
+#include "optim/streamed_update.h"
 #include "util/error.h"
 
 namespace dga {
@@ -244,9 +245,14 @@ PredictedMemory predict_memory(const RunConfig& config, const LlamaConfig& model
   const int64_t scales = config.optimizer.moments == MomentsKind::int8 ? parameters / 256 * 2 * kSingle : 0;
   memory.optimizer = parameters * (2 + moment_bytes(config.optimizer.moments)) + scales;
   const Activations worst = worst_activations(config, s);
+  if (config.optimizer.offload == OptimizerOffload::host) {
+    memory.host = memory.optimizer;
+    const int64_t pieces = std::min(kStreamedPieces * kStreamedPiece, parameters);
+    memory.optimizer = pieces * (2 + moment_bytes(config.optimizer.moments));
+  }
   memory.kept = worst.kept;
   memory.working = worst.working;
-  memory.host = worst.host;
+  memory.host += worst.host;
   memory.slack = (memory.kept + memory.working) / 50;
   return memory;
 }
@@ -279,6 +285,10 @@ PredictedTime predict_time(const RunConfig& config, const LlamaConfig& model, co
   // Inputs go out during the forward pass, a third of the computation, and come back in the rest.
   const double computed = time.products + time.attention + time.pointwise;
   time.host_copies = std::max(0.0, batches * offloaded / rates.host_link - computed / 3);
+  if (config.optimizer.offload == OptimizerOffload::host) {  // there and back at the same time, beside the update
+    const int64_t state = model.parameter_count() * (2 + moment_bytes(config.optimizer.moments));
+    time.host_copies += static_cast<double>(state) / rates.host_link;
+  }
   return time;
 }
 

@@ -49,7 +49,7 @@ struct PredictedTime {
   double attention = 0;    // focal tokens, groups and attention itself, what is made again included
   double pointwise = 0;    // norms, RoPE, SwiGLU, softmax of the logits: bound by memory
   double optimizer = 0;    // gradients, norm and update: bound by memory
-  double host_copies = 0;  // offloading beyond what the computation hides
+  double host_copies = 0;  // offloading beyond what the computation hides; the optimizer's state
   double total() const { return products + attention + pointwise + optimizer + host_copies; }
 };
 PredictedTime predict_time(const RunConfig& config, const LlamaConfig& model, const DeviceRates& rates);

@@ -56,6 +56,27 @@ TEST_F(ConfigApp, SparseAttentionShowsFewerPairs) {
             "# pairs a token, layer   63.5 visible; 64.5 dense causal (98.5 %), at 128 tokens");
 }
 
+TEST_F(ConfigApp, PredictsMemoryAndTimeForADevice) {
+  const std::string shape = "config a.yaml --set train.dtype=bf16 --set model.hidden_size=256 --set model.head_dim=64 ";
+  const Finished h200 = run(shape + "--device H200");
+  EXPECT_EQ(h200.code, 0) << h200.err;
+  EXPECT_EQ(line_with(h200.out, "# predicted for"), "# predicted for          one H200");
+  EXPECT_EQ(line_with(h200.out, "# predicted peak GiB").rfind("# predicted peak GiB     0.0 of 139.0: weights 0.0", 0),
+            0U)
+      << h200.out;
+  EXPECT_NE(line_with(h200.out, "# predicted step s").find(" tokens/s, MFU "), std::string::npos) << h200.out;
+  EXPECT_EQ(line_with(run(shape + "--device L40S").out, "# no prediction"),
+            "# no prediction          its rates are not known; those of H100 and H200 are");
+  EXPECT_EQ(line_with(run("config a.yaml").out, "# no prediction"),
+            "# no prediction          train.dtype is not bf16, which the rates are for");
+  const Finished large =
+      run("config a.yaml --set train.dtype=bf16 --set model.hidden_size=8192 --set "
+          "model.head_dim=128 --set model.num_attention_heads=64 --set model.num_key_value_heads=8 "
+          "--set model.intermediate_size=28672 --set model.num_hidden_layers=80 --device H100");
+  EXPECT_NE(line_with(large.out, "# predicted peak GiB").find("of 79.0; DOES NOT FIT: "), std::string::npos)
+      << large.out;
+}
+
 TEST_F(ConfigApp, ItsOutputIsTheSameConfig) {
   const Finished first = run("config a.yaml");
   folder_.write("resolved.yaml", first.out);

@@ -82,6 +82,18 @@ TEST_F(TrainerGpu, AResumedRunOfDgaHasTheSameBits) {
   }
 }
 
+TEST_F(TrainerGpu, OptimizerStateOnTheHostChangesNoBit) {
+  for (const char* moments : {"fp32", "bf16", "int8"}) {
+    const std::string kind = str("optimizer.moments=", moments);
+    const Outcome expected = train_with_stops(gpu_settings({kind}), {});
+    for (const std::vector<int64_t>& stops : {std::vector<int64_t>{}, {3, 5}}) {
+      const Outcome offloaded = train_with_stops(gpu_settings({kind, "optimizer.offload=host"}), stops);
+      EXPECT_EQ(offloaded.losses, expected.losses) << moments;
+      EXPECT_TRUE(changed_weights(expected.weights, offloaded.weights).empty()) << moments;
+    }
+  }
+}
+
 // The same run on the CPU, whose optimizer is LibTorch's: they differ by the rounding of bf16 activations alone.
 TEST_F(TrainerGpu, FollowsTheCpu) {
   for (const char* moments : {"fp32", "bf16", "int8"}) {

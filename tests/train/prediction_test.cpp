@@ -64,6 +64,17 @@ TEST(Prediction, MemoryByHand) {
   EXPECT_EQ(predict_memory(config, small_model()).optimizer, 426'624 * 6);
 }
 
+TEST(Prediction, OptimizerStateOnTheHost) {
+  RunConfig config = small_run();
+  config.optimizer.offload = OptimizerOffload::host;
+  const PredictedMemory memory = predict_memory(config, small_model());
+  EXPECT_EQ(memory.host, 4'266'240);
+  EXPECT_EQ(memory.optimizer, 4'266'240);  // so small a model is on the device as a whole, piece by piece
+  EXPECT_EQ(predict_memory(config, seven_billion()).optimizer, 10 * 3 * (int64_t{1} << 25));
+  const DeviceRates one{"one", 0, 1, 1, 1, 1, 1, 0, 1, 1, 1};
+  EXPECT_EQ(predict_time(config, small_model(), one).host_copies, 4'266'240);
+}
+
 TEST(Prediction, RecomputationKeepsLessAndOffloadingLessStill) {
   RunConfig config = small_run();
   const auto kept = [&](Recompute plan, int64_t layers) {
