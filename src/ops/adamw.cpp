@@ -113,13 +113,7 @@ void adamw_update_cpu(const AdamWRange& range, const AdamWStep& step, uint64_t k
   const int64_t count = range.weight.numel(), chunks = (count + kChunk - 1) / kChunk;
   for_each_in_parallel(chunks, [&](int64_t chunk) {
     const at::NoGradGuard no_grad;  // a mode of the thread
-<<<<<<< HEAD
-    update_chunk(slice(range, chunk * kChunk, std::min(count, (chunk + 1) * kChunk)), step, key);
-=======
-    for (int64_t chunk = first; chunk < last; ++chunk) {
-      update_chunk(range.slice(chunk * kChunk, std::min(count, (chunk + 1) * kChunk)), step, key);
-    }
->>>>>>> fiveb
+    update_chunk(range.slice(chunk * kChunk, std::min(count, (chunk + 1) * kChunk)), step, key);
   });
 }
 
