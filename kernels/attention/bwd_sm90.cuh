@@ -76,8 +76,7 @@ struct BackwardWork {
   int tile, kv_head, batch;
 };
 
-/// Grid [heads of a section, tiles, sections]. A section of heads just fills the card, so that few heads' queries are
-/// read at a time; within it the longest tiles of the compact list, the first ones, start first.
+/// Grid [heads of a section, tiles, sections]: the longest tiles of the compact list, the first ones, start first.
 __device__ __forceinline__ BackwardWork backward_work(const BackwardArgs& args) {
   const int batch_head = blockIdx.z * gridDim.x + blockIdx.x;
   const int batch = batch_head / args.kv_heads;

@@ -159,6 +159,7 @@ void add_bench_app(CLI::App& root, AppContext& context) {
   CLI::App* app = root.add_subcommand("bench", "Measure speed.");
   app->require_subcommand(1);
   add_bench_attention(*app, context);
+  add_bench_train(*app, context);
 }
 
 }  // namespace dga

@@ -4,7 +4,10 @@
 
 #include "apps/apps.h"
 #include "config/load.h"
+#include "kernels/common/device.h"
 #include "run/run_config.h"
+#include "train/device_peak.h"
+#include "train/prediction.h"
 
 namespace dga {
 namespace {
@@ -12,6 +15,7 @@ namespace {
 struct ConfigOptions {
   std::string file;
   std::vector<std::string> assignments;
+  std::string device;
   bool reference = false;
 };
 
@@ -65,6 +69,49 @@ std::string summary(const LoadedRun& run) {
              " by dense causal pairs\n");
 }
 
+std::string gibibytes(int64_t bytes) { return rounded("%.1f", static_cast<double>(bytes) / (1 << 30)); }
+
+std::string memory_line(const PredictedMemory& memory, const DeviceRates& rates) {
+  const char* fits = memory.total() <= rates.memory_bytes ? "" : "; DOES NOT FIT";
+  const std::string host = memory.host == 0 ? "" : str("; ", gibibytes(memory.host), " pinned on the host");
+  return str("# predicted peak GiB     ", gibibytes(memory.total()), " of ", gibibytes(rates.memory_bytes), fits,
+             ": weights ", gibibytes(memory.weights), ", gradients ", gibibytes(memory.gradients), ", optimizer ",
+             gibibytes(memory.optimizer), ", kept for the backward pass ", gibibytes(memory.kept), ", working memory ",
+             gibibytes(memory.working), ", slack ", gibibytes(memory.slack), host, "\n");
+}
+
+std::string time_line(const LoadedRun& run, const PredictedTime& time, const std::string& device) {
+  const int64_t length = run.config.data.context_length;
+  const double tokens = static_cast<double>(run.config.train.global_batch_size * length);
+  const double flops = tokens * flops_per_token(run.model, pairs_per_token(run, length).visible);
+  const std::optional<double> peak = peak_flops(device);
+  const auto seconds = [](double value) { return rounded("%.3f", value); };
+  return str("# predicted step s       ", seconds(time.total()), ", ",
+             grouped(static_cast<int64_t>(tokens / time.total())), " tokens/s",
+             peak ? rounded(", MFU %.1f %%", 100 * flops / time.total() / *peak) : "", ": products ",
+             seconds(time.products), ", attention ", seconds(time.attention), ", pointwise ", seconds(time.pointwise),
+             ", optimizer ", seconds(time.optimizer),
+             time.host_copies > 0 ? ", waiting for host memory " + seconds(time.host_copies) : "", "\n");
+}
+
+/// The GPU that predictions are for: the one that is named, this machine's first one, or an H100.
+std::string predicted_device(const std::string& named) {
+  if (!named.empty()) return named;
+  const kernels::DeviceList present = kernels::list_devices();
+  return present.devices.empty() ? "H100" : present.devices.front().name;
+}
+
+/// Memory and time of a step on one GPU, as comments like the summary.
+std::string prediction(const LoadedRun& run, const std::string& device) {
+  const std::string obstacle = prediction_obstacle(run.config, run.model);
+  const std::optional<DeviceRates> rates = device_rates(device);
+  std::string text = str("# predicted for          one ", device, "\n");
+  if (!obstacle.empty()) return text + "# no prediction          " + obstacle + "\n";
+  if (!rates) return text + "# no prediction          its rates are not known; those of H100 and H200 are\n";
+  return text + memory_line(predict_memory(run.config, run.model), *rates) +
+         time_line(run, predict_time(run.config, run.model, *rates), device);
+}
+
 ExitCode run_config(const ConfigOptions& options) {
   if (options.reference) {
     RunConfig defaults;
@@ -73,7 +120,8 @@ ExitCode run_config(const ConfigOptions& options) {
   }
   if (options.file.empty()) fail(ExitCode::usage, "config needs a FILE, or --reference; see dga config --help");
   const LoadedRun run = load_run(options.file, options.assignments, RunUse::training);
-  std::fputs((run.resolved_yaml + "\n" + summary(run)).c_str(), stdout);
+  const std::string text = summary(run) + prediction(run, predicted_device(options.device));
+  std::fputs((run.resolved_yaml + "\n" + text).c_str(), stdout);
   for (const std::string& warning : run.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
   return ExitCode::ok;
 }
@@ -85,9 +133,14 @@ void add_config_app(CLI::App& root, AppContext& context) {
   auto options = std::make_shared<ConfigOptions>();
   app->add_option("file", options->file, "the run's YAML file")->type_name("FILE");
   add_set_option(*app, options->assignments);
+  app->add_option("--device", options->device,
+                  "the GPU that memory and time are predicted for (H100, H200); this machine's first one, or H100")
+      ->type_name("NAME");
   app->add_flag("--reference", options->reference, "print the reference of all fields as markdown instead");
   app->footer(
-      "Prints the resolved config, parameters, tokens a step and FLOPs a token, and exits; nothing is written.");
+      "Prints the resolved config, parameters, tokens a step, FLOPs a token, and the memory and time of a step that "
+      "are "
+      "predicted for one GPU, and exits; nothing is written.");
   app->callback([options, &context] { context.action = [options] { return run_config(*options); }; });
 }
 

@@ -132,13 +132,15 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
                             const BlockPlan& plan) {
     ctx->save_for_backward(inputs.slice(kWhole.offset).vec());
     keep_context(ctx, *context);
-    // Detached: what the store holds must not hold the graph that holds the store.
     auto kept = c10::make_intrusive<Kept>();
-    kept->store = plan.inputs;
-    kept->slot = plan.inputs->put(inputs[0].detach());
-    kept->attention.keep_output = plan.keep_attention;
+    AttentionMemory& attention = kept->attention;
+    attention.keep_output = plan.keep_attention;
+    const at::Tensor output = whole_layer(inputs[0], kWhole.read(inputs), *context, &attention);
+    kept->store = plan.store;
+    // Detached: what the store holds must not hold the graph that holds the store.
+    kept->slot = plan.store->put({inputs[0].detach(), std::move(attention.output), std::move(attention.log_sum_exp)});
     ctx->saved_data["kept"] = c10::IValue::make_capsule(kept);
-    return whole_layer(inputs[0], kWhole.read(inputs), *context, &kept->attention);
+    return output;
   }
 
   // Runs the layer up to attention again; behind it only what the gradients need. Takes `grads` by reference to let go
@@ -147,7 +149,10 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
     const auto holder = kept_context(ctx);
     const BlockContext& context = holder->context;
     const auto kept = c10::static_intrusive_pointer_cast<Kept>(ctx->saved_data["kept"].toCapsule());
-    const at::Tensor x = kept->store->take(kept->slot);
+    std::vector<at::Tensor> stored = kept->store->take(kept->slot);
+    const at::Tensor x = std::move(stored[0]);
+    kept->attention.output = std::move(stored[1]);
+    kept->attention.log_sum_exp = std::move(stored[2]);
     const BlockWeights weights = WeightRange{kWhole.first, kWhole.count, 0}.read(ctx->get_saved_variables());
     AttentionInputs inputs = before_attention(x, weights, context);
     const auto leaf = [](const at::Tensor& t) { return t.detach().set_requires_grad(true); };
@@ -177,9 +182,9 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
 
  private:
   struct Kept : torch::CustomClassHolder {
-    std::shared_ptr<HostStore> store;  // of the input
+    std::shared_ptr<HostStore> store;  // of the input and of attention's output and log-sum-exp
     size_t slot = 0;
-    AttentionMemory attention;
+    AttentionMemory attention;  // without what the store holds
   };
 };
 

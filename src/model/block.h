@@ -63,8 +63,8 @@ struct BlockContext {
 /// What one layer keeps for its backward pass, and where.
 struct BlockPlan {
   Recompute recompute = Recompute::none;
-  std::shared_ptr<HostStore> inputs;  // of Recompute::block
-  bool keep_attention = false;        // under Recompute::block, see MemoryConfig
+  std::shared_ptr<HostStore> store;  // of Recompute::block
+  bool keep_attention = false;       // under Recompute::block, see MemoryConfig
 };
 
 /// One decoder layer: x [B, L, hidden] -> [B, L, hidden].

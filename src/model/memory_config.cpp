@@ -15,8 +15,8 @@ void MemoryConfig::fields(config::Fields& f) {
           "again; 2 bytes a token, layer and hidden unit");
   f.field(
       "offload", offload,
-      "GPU: block_inputs keeps the inputs of the layers in pinned host memory, copied while the GPU computes; needs "
-      "recompute: block");
+      "GPU: block_inputs keeps what recompute: block keeps of a layer (its input and, with keep_attention, attention's "
+      "output) in pinned host memory, copied while the GPU computes");
   f.field("mlp_tile_tokens", mlp_tile_tokens,
           "tokens that go through the part of a layer behind attention at a time; less memory at long contexts. 0: all",
           config::at_least(0));
@@ -24,7 +24,7 @@ void MemoryConfig::fields(config::Fields& f) {
 
 void MemoryConfig::check(config::Checker& c) const {
   c.require(offload == Offload::none || recompute == Recompute::block, "offload",
-            "block_inputs needs recompute: block, which keeps those inputs alone");
+            "block_inputs needs recompute: block, which keeps little else");
   c.require(!recompute_layers || recompute != Recompute::none, "recompute_layers",
             "needs recompute: selective or block");
 }

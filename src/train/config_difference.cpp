@@ -106,6 +106,7 @@ bool may_change_on_resume(const std::string& path) {
                                        "train.steps",
                                        "train.micro_batch_size",
                                        "train.recompute",  // and train.recompute_layers
+                                       "train.keep_attention",
                                        "train.offload",
                                        "train.mlp_tile_tokens",
                                        "train.loss_chunk_tokens",

@@ -1,11 +1,17 @@
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
 namespace dga {
+
+/// What a step does, in this order. optimizer: norm, clipping and update.
+enum class StepPhase { data, forward, backward, optimizer };
+constexpr size_t kStepPhases = 4;
 
 /// What is known about one step once it is over.
 struct StepRecord {
@@ -16,9 +22,11 @@ struct StepRecord {
   double loss = 0;          // negative log-likelihood a label, without z-loss
   double z_loss = 0;        // its part of what was minimised, a label
   double learning_rate = 0;
-  double grad_norm = 0;  // before clipping
-  bool skipped = false;  // an outlier: weights unchanged
-  double seconds = 0;    // of the step, waiting for data included
+  double grad_norm = 0;                             // before clipping
+  bool skipped = false;                             // an outlier: weights unchanged
+  double seconds = 0;                               // of the step, waiting for data included
+  std::array<double, kStepPhases> phase_seconds{};  // by StepPhase, on the device; they add up to `seconds`
+  double launch_seconds = 0;                        // that the host took to give the step to the device, data included
   double data_wait_ms = 0;
   double flops = 0;          // model FLOPs of the step, from visible pairs, recomputation not counted
   int64_t memory_bytes = 0;  // highest so far

@@ -125,9 +125,11 @@ ExitCode Trainer::settle(PendingStep step) {
 }
 
 Trainer::PendingStep Trainer::launch_step() {
+  const Timer timer;
   const at::Device device = model_->device();
   const DeviceMark begin(device);
-  PendingStep step{{}, {}, begin, begin, begin, {}};
+  PendingStep step{{}, {}, begin, {}, begin, {}};
+  const auto phase_ends = [&](StepPhase phase) { step.phase_ends.emplace_back(phase, DeviceMark(device)); };
   StepRecord& record = step.record;
   record.step = launched_ + 1;
   record.learning_rate =
@@ -136,10 +138,14 @@ Trainer::PendingStep Trainer::launch_step() {
   record.labels = label_count(step.batch);
 
   std::vector<at::Tensor> nll_sums, loss_sums;  // float64 scalars, one for each micro-batch; the second with z-loss
-  for (const MicroBatch& part : split(step.batch)) {
+  const std::vector<MicroBatch> parts = split(step.batch);
+  phase_ends(StepPhase::data);
+  for (const MicroBatch& part : parts) {
     const LossSum sum = loss_of(part);
+    phase_ends(StepPhase::forward);
     // Divided by the labels of the whole step, so the split into micro-batches changes nothing.
     (sum.loss_sum / std::max<int64_t>(record.labels, 1)).backward();
+    phase_ends(StepPhase::backward);
     nll_sums.push_back(sum.nll_sum);
     loss_sums.push_back(sum.loss_sum.detach());
     record.flops += flops_.of(part.layout, step.batch.context_length);
@@ -149,9 +155,10 @@ Trainer::PendingStep Trainer::launch_step() {
   step.numbers = to_host(at::cat({at::stack(nll_sums), losses, norm.view({1})}));
   step.numbers_ready = DeviceMark(device);
   update(step);
-  step.end = DeviceMark(device);
+  phase_ends(StepPhase::optimizer);
   launched_ = record.step;
   record.memory_bytes = peak_memory_bytes(device);
+  record.launch_seconds = timer.seconds();
   return step;
 }
 
@@ -174,7 +181,12 @@ StepRecord Trainer::complete(PendingStep step) {
   state_.step = step.record.step;
   state_.tokens += step.record.step_tokens;
   step.record.tokens = state_.tokens;
-  step.record.seconds = step.end.seconds_since(step.begin);
+  DeviceMark before = step.begin;
+  for (const auto& [phase, end] : step.phase_ends) {
+    step.record.phase_seconds[static_cast<size_t>(phase)] += end.seconds_since(before);
+    before = end;
+  }
+  step.record.seconds = before.seconds_since(step.begin);
   return std::move(step.record);
 }
 

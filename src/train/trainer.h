@@ -50,7 +50,8 @@ class Trainer {
   struct PendingStep {
     StepRecord record;
     Batch batch;
-    DeviceMark begin, end;
+    DeviceMark begin;
+    std::vector<std::pair<StepPhase, DeviceMark>> phase_ends;  // in order; a phase comes once a micro-batch
     DeviceMark numbers_ready;
     at::Tensor numbers;  // [2 k + 1] float64 on the host: sums of nll and of loss for k micro-batches, gradient norm
   };

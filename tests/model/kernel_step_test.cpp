@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <torch/cuda.h>
 
+#include <cmath>
+
 #include "model/llama.h"
 #include "ops/kernel_attention.h"
 
@@ -73,7 +75,10 @@ TEST_P(KernelStepGpu, EqualsTheReferenceAtTrainingLength) {
       return ((x.to(at::kDouble) - expected[i].to(at::kDouble)).norm() / expected[i].to(at::kDouble).norm())
           .item<double>();
     };
-    EXPECT_LE(error(actual[i]), 2 * error(bf16[i]) + 1e-6) << (i == 0 ? "loss" : kernels.parameters()[i - 1].name);
+    const std::string name = i == 0 ? "loss" : kernels.parameters()[i - 1].name;
+    // One number may err by chance far less than its bound: the rounding of one logit, 2^-9, averaged over the tokens.
+    const double chance = i == 0 ? 1.0 / 512 / std::sqrt(static_cast<double>(kLength)) : 0.0;
+    EXPECT_LE(error(actual[i]), 2 * error(bf16[i]) + chance) << name;
   }
 }
 

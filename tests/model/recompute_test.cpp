@@ -165,10 +165,10 @@ TEST(Recompute, KeepsOnlyTheInputsOfBlocks) {
 class CountingAttention : public Attention {
  public:
   explicit CountingAttention(std::unique_ptr<Attention> attention) : attention_(std::move(attention)) {}
-  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                     const SequenceLayout& layout) const override {
+  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const SequenceLayout& layout,
+                     AttentionMemory* memory) const override {
     ++runs;
-    return attention_->forward(q, k, v, layout);
+    return attention_->forward(q, k, v, layout, memory);
   }
   double visible_pairs(int64_t length) const override { return attention_->visible_pairs(length); }
   bool looks_ahead() const override { return attention_->looks_ahead(); }

@@ -39,9 +39,10 @@ class StepGpu : public ::testing::TestWithParam<AttentionKind> {
   }
   void TearDown() override { at::globalContext().setDeterministicAlgorithms(false, false); }
 
-  Llama make_model(at::ScalarType type, at::Device device) const {
+  Llama make_model(at::ScalarType type, at::Device device, Selection selection = Selection::global) const {
     AttentionConfig attention;
     attention.kind = GetParam();
+    attention.selection = selection;
     attention.local_window = 64;
     attention.sampled_queries = 64;
     return Llama(kernel_sized_config(), attention, 5, type, device);
@@ -63,13 +64,14 @@ class StepGpu : public ::testing::TestWithParam<AttentionKind> {
   }
 
   static std::vector<MemoryConfig> plans() {
-    std::vector<MemoryConfig> all(4);
+    std::vector<MemoryConfig> all(6);
     all[0].recompute = Recompute::selective;
-    all[1].recompute = Recompute::block;
-    all[2].recompute = Recompute::block;
+    for (size_t i = 1; i < all.size(); ++i) all[i].recompute = Recompute::block;
     all[2].recompute_layers = 2;
-    all[3].recompute = Recompute::block;
-    all[3].offload = Offload::block_inputs;
+    all[3].keep_attention = false;
+    all[4].offload = Offload::block_inputs;
+    all[5].offload = Offload::block_inputs;
+    all[5].keep_attention = false;
     return all;
   }
 
@@ -78,9 +80,10 @@ class StepGpu : public ::testing::TestWithParam<AttentionKind> {
 };
 
 TEST_P(StepGpu, ErrsAtMostTwiceWhatPlainOperationsErr) {
-  const Llama exact = make_model(at::kBFloat16, at::kCPU);
-  Llama wide = make_model(at::kDouble, at::kCPU);
-  const Llama gpu = make_model(at::kBFloat16, at::kCUDA);
+  // Selection none: rounding must not choose other focal tokens.
+  const Llama exact = make_model(at::kBFloat16, at::kCPU, Selection::none);
+  const Llama wide = make_model(at::kDouble, at::kCPU, Selection::none);
+  const Llama gpu = make_model(at::kBFloat16, at::kCUDA, Selection::none);
   const std::vector<NamedParameter> rounded = exact.parameters(), doubles = wide.parameters();
   {
     const at::NoGradGuard no_grad;

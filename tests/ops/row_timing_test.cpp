@@ -1,11 +1,8 @@
 // Times of the row kernels at the shapes of LLaMA-2-7B beside LibTorch's own operations and the speed of a copy.
 #include <ATen/ATen.h>
-#include <c10/core/Event.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <gtest/gtest.h>
 #include <torch/cuda.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <functional>
 
@@ -14,28 +11,15 @@
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
 #include "ops/swiglu.h"
+#include "ops/timing.h"
 
 namespace dga {
 namespace {
 
+using testing::median_ms;
+
 constexpr double kCopyBytesPerMs = 2.99e9;  // device copy on an H100, read and written
 constexpr int64_t kHidden = 4096, kIntermediate = 11008, kVocabulary = 32000, kHeads = 32, kHeadDim = 128;
-
-double median_ms(const std::function<void()>& work) {
-  const c10::impl::VirtualGuardImpl device(at::kCUDA);
-  const c10::Stream stream = device.getStream({at::kCUDA, 0});
-  std::vector<double> times;
-  for (int i = 0; i < 23; ++i) {
-    c10::Event begin(at::kCUDA, c10::EventFlag::BACKEND_DEFAULT), end(at::kCUDA, c10::EventFlag::BACKEND_DEFAULT);
-    begin.record(stream);
-    work();
-    end.record(stream);
-    end.synchronize();
-    if (i >= 3) times.push_back(begin.elapsedTime(end));
-  }
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
-}
 
 void report(const char* name, double bytes, const std::function<void()>& ours, const std::function<void()>& theirs) {
   const double ms = median_ms(ours), peer_ms = median_ms(theirs);

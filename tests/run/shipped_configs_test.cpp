@@ -70,6 +70,12 @@ TEST(ShippedConfigs, ModelsAreValid) {
   for (const fs::path& file : files) EXPECT_NO_THROW(read(file, {})) << file;
 }
 
+TEST(ShippedConfigs, BenchesAreValid) {
+  const std::vector<fs::path> files = yaml_files("configs/bench");
+  EXPECT_GE(files.size(), 5u);
+  for (const fs::path& file : files) EXPECT_NO_THROW(read(file, {})) << file;
+}
+
 TEST(ShippedConfigs, AttentionIsValid) {
   const std::vector<fs::path> files = yaml_files("configs/attention");
   EXPECT_GE(files.size(), 4u);

@@ -1,0 +1,87 @@
+#include "bench/step_profile.h"
+
+#include <torch/csrc/autograd/profiler_kineto.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <set>
+
+namespace dga {
+namespace {
+
+struct WorkClass {
+  const char* name;
+  std::vector<const char*> parts;  // of a kernel's name
+};
+
+/// The class of a kernel by its name; the first that fits.
+const char* class_of(const std::string& name) {
+  static const std::array<WorkClass, 7> kClasses = {{
+      {"copies and fills", {"Memcpy", "Memset", "FillFunctor", "direct_copy"}},
+      {"grouping", {"score_", "select", "order_kernel", "rank_words", "compress", "importance"}},
+      {"optimizer", {"adamw_kernel", "partial_sums_kernel", "total_kernel", "clip_kernel"}},
+      {"norms, RoPE, SwiGLU, loss", {"rms_norm", "norm_kernel", "rope", "swiglu", "cross_entropy"}},
+      {"attention", {"forward_kernel", "backward_kernel", "prepare", "finish", "convert_grad", "fmha", "flash"}},
+      {"products", {"gemm", "nvjet", "cutlass", "xmma", "splitK"}},
+      {"embedding", {"embedding", "indexSelect", "radix", "DeviceSort"}},
+  }};
+  for (const WorkClass& c : kClasses) {
+    for (const char* part : c.parts) {
+      if (name.find(part) != std::string::npos) return c.name;
+    }
+  }
+  return "other";
+}
+
+std::vector<StepProfile::Row> rows_by_time(const std::map<std::string, StepProfile::Row>& by_name) {
+  std::vector<StepProfile::Row> rows;
+  for (const auto& [name, row] : by_name) rows.push_back(row);
+  std::ranges::stable_sort(rows, std::ranges::greater(), &StepProfile::Row::ms);
+  return rows;
+}
+
+double milliseconds(uint64_t ns) { return static_cast<double>(ns) / 1e6; }
+
+}  // namespace
+
+StepProfile summarize(std::vector<DeviceWork> work) {
+  StepProfile profile;
+  if (work.empty()) return profile;
+  std::ranges::sort(work, {}, &DeviceWork::begin_ns);
+  std::map<std::string, StepProfile::Row> classes, kernels;
+  uint64_t busy_until = work.front().begin_ns, idle_ns = 0;
+  for (const DeviceWork& item : work) {
+    if (item.begin_ns > busy_until) idle_ns += item.begin_ns - busy_until;
+    busy_until = std::max(busy_until, item.end_ns);
+    for (auto& [table, name] : {std::pair(&classes, std::string(class_of(item.name))), {&kernels, item.name}}) {
+      StepProfile::Row& row = (*table)[name];
+      row.name = name;
+      ++row.calls;
+      row.ms += milliseconds(item.end_ns - item.begin_ns);
+    }
+  }
+  profile.span_ms = milliseconds(busy_until - work.front().begin_ns);
+  profile.idle_ms = milliseconds(idle_ns);
+  profile.classes = rows_by_time(classes);
+  profile.kernels = rows_by_time(kernels);
+  return profile;
+}
+
+StepProfile profile_step(const std::function<void()>& step) {
+  namespace impl = torch::profiler::impl;
+  const impl::ProfilerConfig config(impl::ProfilerState::KINETO);
+  const std::set<impl::ActivityType> activities = {impl::ActivityType::CPU, impl::ActivityType::CUDA};
+  torch::autograd::profiler::prepareProfiler(config, activities);
+  torch::autograd::profiler::enableProfiler(config, activities);
+  step();
+  const auto result = torch::autograd::profiler::disableProfiler();
+  std::vector<DeviceWork> work;
+  for (const auto& event : result->events()) {
+    if (event.deviceType() != c10::DeviceType::CUDA) continue;
+    work.push_back({event.name(), event.startNs(), event.endNs()});
+  }
+  return summarize(std::move(work));
+}
+
+}  // namespace dga
