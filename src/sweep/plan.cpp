@@ -208,6 +208,7 @@ void prepare_evaluation(const LoadedRun& run, const Value& yaml, SweepPoint& poi
     fail(ExitCode::config, "model.path: a sweep of evaluations needs a folder with weights");
   }
   if (run.config.eval.sources.empty()) fail(ExitCode::config, "eval.sources: no held-out text to evaluate");
+  std::erase_if(point.warnings, [](const std::string& warning) { return !warning.starts_with("eval."); });
   for (const auto& [path, value] : config::flatten(yaml)) {
     if (path.starts_with("model.") && path != "model.path") point.model_assignments.push_back(path + "=" + value);
   }
