@@ -83,7 +83,7 @@ struct Moments<MomentType::int8> {
   static __device__ void store(const AdamWParams& p, int64_t at, const float (&m)[8], const float (&v)[8]) {
     const RoundingBits random(p.rounding_key, p.first + at);
     const float first_scale = warp_largest(m), second_scale = warp_largest(v);
-    const float first_log = log2f(first_scale), second_log = log2f(second_scale);
+    const float first_log = log2_of(first_scale), second_log = log2_of(second_scale);
     uint8_t first[8], second[8];
 #pragma unroll
     for (int i = 0; i < 8; ++i) {

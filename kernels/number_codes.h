@@ -63,20 +63,42 @@ constexpr int kFirstMomentLevels = 127;
 constexpr int kSecondMomentLevels = 255;
 constexpr float kCodesPerOctave = 12.0f;
 
-/// The magnitude of code `code` of `levels`.
-DGA_HOST_DEVICE float code_value(int code, int levels, float scale) {
-  return code == 0 ? 0.0f : scale * exp2f(static_cast<float>(code - levels) * (1.0f / kCodesPerOctave));
+/// 2^x and log2 x; on the GPU by the special-function unit, to 2^-22, which moves no code but at its very edge.
+DGA_HOST_DEVICE float exp2_of(float x) {
+#ifdef __CUDA_ARCH__
+  float result;
+  asm("ex2.approx.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+#else
+  return std::exp2(x);
+#endif
+}
+DGA_HOST_DEVICE float log2_of(float x) {
+#ifdef __CUDA_ARCH__
+  float result;
+  asm("lg2.approx.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+#else
+  return std::log2(x);
+#endif
 }
 
-/// The code of a magnitude <= scale, rounded stochastically with 16 random bits; `log2_scale` = log2f(scale). A
+/// The magnitude of code `code` of `levels`.
+DGA_HOST_DEVICE float code_value(int code, int levels, float scale) {
+  return code == 0 ? 0.0f : scale * exp2_of(static_cast<float>(code - levels) * (1.0f / kCodesPerOctave));
+}
+
+/// The code of a magnitude <= scale, rounded stochastically with 16 random bits; `log2_scale` = log2_of(scale). A
 /// magnitude between zero and code 1 takes either.
 DGA_HOST_DEVICE int code_of(float magnitude, int levels, float scale, float log2_scale, uint32_t random16) {
   if (magnitude == 0.0f) return 0;
-  const float position = (log2f(magnitude) - log2_scale) * kCodesPerOctave + static_cast<float>(levels);
+  const float position = (log2_of(magnitude) - log2_scale) * kCodesPerOctave + static_cast<float>(levels);
   const int lower = position < 1.0f                         ? 0
                     : position < static_cast<float>(levels) ? static_cast<int>(position)
                                                             : levels - 1;
-  const float below = code_value(lower, levels, scale), above = code_value(lower + 1, levels, scale);
+  constexpr float kStep = 1.0594630943592953f;  // 2^(1/12)
+  const float below = code_value(lower, levels, scale);
+  const float above = lower == 0 ? code_value(1, levels, scale) : below * kStep;
   const float threshold = (static_cast<float>(random16) + 0.5f) * (1.0f / 65536.0f);
   return magnitude - below > threshold * (above - below) ? lower + 1 : lower;
 }

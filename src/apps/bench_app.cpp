@@ -87,10 +87,10 @@ std::vector<AttentionBenchCase> cases_of(const BenchAttentionOptions& options) {
   };
   shapes([&] {
     for_each_name(options.kinds, a.kind, [&] {
-      if (a.kind == AttentionKind::full) {
-        cases.push_back(c);
-      } else {
+      if (a.kind == AttentionKind::dga) {
         groupings([&] { cases.push_back(c); });
+      } else {
+        cases.push_back(c);
       }
     });
   });
@@ -120,7 +120,7 @@ void add_bench_attention(CLI::App& bench, AppContext& context) {
   const auto list = [&](const char* name, auto& values, const char* text) {
     return app->add_option(name, values, text)->delimiter(',')->capture_default_str();
   };
-  list("--kind", options->kinds, "full, dga")->check(CLI::IsMember(names_of<AttentionKind>()));
+  list("--kind", options->kinds, "full, dga, streaming, longformer")->check(CLI::IsMember(names_of<AttentionKind>()));
   list("--seq-len", options->seq_lens, "sequence length, tokens")->check(CLI::PositiveNumber);
   list("--heads", options->heads, "query heads")->check(CLI::PositiveNumber);
   list("--kv-heads", options->kv_heads, "key-value heads; as many as query heads where not given")
@@ -143,6 +143,12 @@ void add_bench_attention(CLI::App& bench, AppContext& context) {
   app->add_option("--group-bias", options->group_bias, "none, entropy")
       ->capture_default_str()
       ->check(CLI::IsMember(names_of<GroupBias>()));
+  app->add_option("--sink-tokens", fixed.attention.sink_tokens, "first tokens of streaming and longformer")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  app->add_option("--window", fixed.attention.window, "window of streaming and longformer")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app->add_flag("!--remake-lists", fixed.attention.keep_lists, "the backward pass makes the lists again");
   app->add_flag("--deterministic", fixed.deterministic, "bitwise reproducible gradients");
   app->add_option("--repeats", options->repeats, "timed calls, of which the median counts")

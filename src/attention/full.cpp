@@ -69,7 +69,7 @@ class FullAttention : public Attention {
     if (use_kernels(config_, AttentionKind::full, q, k)) {
       check_heads(q, k, v);
       layout.check(q.size(0), q.size(1));
-      return kernel_full_attention(q, k, v, layout.starts, 1.0 / std::sqrt(static_cast<double>(q.size(3))), memory);
+      return kernel_token_attention(q, k, v, layout.starts, {1.0 / std::sqrt(static_cast<double>(q.size(3)))}, memory);
     }
     const bool fused = config_.backend != AttentionBackend::reference;
     bool whole_rows = true;

@@ -49,11 +49,23 @@ kernels::GroupingSettings grouping_settings(const AttentionConfig& config) {
   return settings;
 }
 
+namespace {
+
+std::string obstacle(const AttentionConfig& config, AttentionKind kind, const at::Tensor& q, const at::Tensor& k) {
+  if (kind == AttentionKind::dga) return kernel_grouped_obstacle(q, k, grouping_settings(config));
+  if (moves_positions(config, kind)) {
+    return "the attention kernels have one query for all keys, and attention.kind: " + config::name_of(kind) +
+           " sees the first tokens at other distances than the last";
+  }
+  return kernel_attention_obstacle(q, k);
+}
+
+}  // namespace
+
 bool use_kernels(const AttentionConfig& config, AttentionKind kind, const at::Tensor& q, const at::Tensor& k) {
   const bool required = config.backend == AttentionBackend::kernel;
   if (!required && (config.backend != AttentionBackend::automatic || !q.is_cuda())) return false;
-  const std::string reason = kind == AttentionKind::full ? kernel_attention_obstacle(q, k)
-                                                         : kernel_grouped_obstacle(q, k, grouping_settings(config));
+  const std::string reason = obstacle(config, kind, q, k);
   if (reason.empty()) return true;
   if (!required && kind == AttentionKind::full) return false;
   fail(ExitCode::config, "attention.backend: ", reason,

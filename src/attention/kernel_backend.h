@@ -10,8 +10,8 @@
 namespace dga {
 
 /// Whether the CUDA kernels compute this call: always under backend `kernel`; under `auto` on a GPU, for full attention
-/// only where they can. Throws a config error where the backend or, for dga, the GPU asks for kernels that cannot take
-/// the tensors: a GPU is never given to the reference silently. q [B, L, H, D], k [B, L, G, D].
+/// only where they can. Throws a config error where the backend or, for the other kinds, the GPU asks for kernels that
+/// cannot take the tensors: a GPU is never given to the reference silently. q [B, L, H, D], k [B, L, G, D].
 bool use_kernels(const AttentionConfig& config, AttentionKind kind, const at::Tensor& q, const at::Tensor& k);
 
 /// The settings of kind dga as the grouping kernels take them.

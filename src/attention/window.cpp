@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "attention/by_sequence.h"
+#include "attention/kernel_backend.h"
 #include "attention/token_buffer.h"
 #include "ops/compute_type.h"
 #include "ops/two_range_attention.h"
@@ -147,11 +148,12 @@ class WindowAttention : public Attention {
       : config_(config), kind_(kind), rule_(config, kind, inverse_frequencies) {}
 
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const SequenceLayout& layout,
-                     AttentionMemory* /*memory*/) const override {
-    if (q.is_cuda() && config_.backend != AttentionBackend::reference) {
-      fail(ExitCode::config,
-           "attention.backend: there are no CUDA kernels for attention.kind: ", config::name_of(kind_),
-           "; attention.backend: reference computes it with LibTorch's operations, slowly");
+                     AttentionMemory* memory) const override {
+    if (use_kernels(config_, kind_, q, k)) {
+      check_heads(q, k, v);
+      layout.check(q.size(0), q.size(1));
+      const double scale = 1.0 / std::sqrt(static_cast<double>(q.size(3)));
+      return kernel_token_attention(q, k, v, layout.starts, {scale, rule_.window(), rule_.sinks()}, memory);
     }
     return by_sequence(
         q, k, v, layout,

@@ -272,7 +272,7 @@ AttentionBenchRow AttentionBench::run(const AttentionBenchCase& c) {
     row.work = count_work(c, kernel_visible_pairs(inputs.qkv[0], inputs.qkv[1], inputs.qkv[2], grouped));
   } else {
     const double rows = static_cast<double>(c.batch * c.heads);
-    row.work = count_work(c, rows * visible_pairs(c.attention, AttentionKind::full, c.seq_len));
+    row.work = count_work(c, rows * visible_pairs(c.attention, c.attention.kind, c.seq_len));
     row.stages_ms = {{"attention", both.forward_ms}, {"attention_backward", both.backward_ms}};
   }
   at::globalContext().setDeterministicAlgorithms(deterministic, /*warn_only=*/false);

@@ -56,6 +56,9 @@ std::string describe(const AttentionBenchRow& row) {
     if (a.group_bias != GroupBias::none) text += ", bias " + config::name_of(a.group_bias);
     if (!a.keep_lists) text += ", lists made again";
   }
+  if (a.kind != AttentionKind::dga && a.kind != AttentionKind::full) {
+    text += str(", first ", a.sink_tokens, ", window ", a.window);
+  }
   if (row.of.deterministic) text += ", deterministic";
   return text;
 }

@@ -16,15 +16,23 @@ namespace {
 
 bool is_norm(const std::string& name) { return name.ends_with("norm.weight"); }
 
-void draw_weight(const NamedParameter& parameter, uint64_t seed, double deviation) {
+constexpr int64_t kDrawn = 1 << 20;  // numbers at a time: a buffer that is used again costs no fresh pages
+constexpr int64_t kVector = 16;  // normal_() treats as many numbers together, so only multiples of it can be cut off
+
+/// `buffer`: fp32 on the CPU, kDrawn + kVector numbers.
+void draw_weight(const NamedParameter& parameter, uint64_t seed, double deviation, const at::Tensor& buffer) {
   if (is_norm(parameter.name)) {
     parameter.value.fill_(1.0);
     return;
   }
   const uint64_t key = CounterRng({seed, key_of(parameter.name)}).bits(0);
-  const at::Tensor drawn = at::empty(parameter.value.sizes(), at::kFloat);
-  drawn.normal_(0.0, deviation, at::detail::createCPUGenerator(key));
-  parameter.value.copy_(drawn);
+  const at::Generator generator = at::detail::createCPUGenerator(key);
+  const at::Tensor weight = parameter.value.view({-1});
+  for (int64_t begin = 0, count = 0; begin < weight.numel(); begin += count) {
+    const int64_t left = weight.numel() - begin;
+    count = left < kDrawn + kVector ? left : kDrawn;
+    weight.narrow(0, begin, count).copy_(buffer.narrow(0, 0, count).normal_(0.0, deviation, generator));
+  }
 }
 
 }  // namespace
@@ -66,7 +74,8 @@ Llama::Llama(const LlamaConfig& config, const AttentionConfig& attention, uint64
   // A weight depends on no other, so threads change no value: 7 G numbers take 5 s on 16 cores.
   at::parallel_for(0, static_cast<int64_t>(all.size()), 1, [&](int64_t first, int64_t last) {
     const at::NoGradGuard no_grad;  // a mode of the thread
-    for (int64_t i = first; i < last; ++i) draw_weight(all[i], seed, config.initializer_range);
+    const at::Tensor buffer = at::empty({kDrawn + kVector}, at::kFloat);
+    for (int64_t i = first; i < last; ++i) draw_weight(all[i], seed, config.initializer_range, buffer);
   });
 }
 

@@ -72,39 +72,56 @@ at::Tensor attend_backward(const at::Tensor& q, const kernels::AttentionInputs& 
   return grad_query;
 }
 
-// Full causal attention: the compact list is K and V, the second is empty.
-struct FullLists {
-  at::Tensor begin, end, zero;
+// Attention to tokens as they are. Full: the compact list is K and V, the second is empty. With a window: the compact
+// list is the first tokens (all tokens where rows hold several sequences), the second K and V.
+struct TokenLists {
+  at::Tensor bounds;  // int32 [4, B, G, L]
   kernels::AttentionInputs inputs;
+
+  bool has_window() const { return inputs.shape.second_length > 0; }
 };
 
-FullLists full_lists(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& begin,
-                     double scale) {
+// `begin`: int32 [B, 1, L], where each token's sequence starts; empty where every row is one sequence.
+TokenLists token_lists(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& begin,
+                       const TokenRanges& ranges) {
   const int64_t batch = q.size(0), length = q.size(1), kv_heads = k.size(2);
-  FullLists full;
-  const auto integers = q.options().dtype(at::kInt);
-  full.begin = begin;
-  full.end = at::arange(1, length + 1, integers).expand({batch, kv_heads, length}).contiguous();
-  full.zero = at::zeros({batch, kv_heads, length}, integers);
-  full.inputs.shape = shape_of(q, k);
-  full.inputs.query = tokens_ref(q);
-  full.inputs.scale = static_cast<float>(scale);
-  full.inputs.shape.compact_length = length;
-  full.inputs.compact_key = tokens_ref(k);
-  full.inputs.compact_value = tokens_ref(v);
-  full.inputs.bounds = {begin.numel() > 0 ? begin.data_ptr<int32_t>() : nullptr, full.end.data_ptr<int32_t>(),
-                        full.zero.data_ptr<int32_t>(), full.zero.data_ptr<int32_t>()};
-  return full;
+  const bool whole_rows = begin.numel() == 0;
+  const at::Tensor end = at::arange(1, length + 1, q.options().dtype(at::kInt)).view({1, 1, length});
+  const at::Tensor start = whole_rows ? at::zeros_like(end) : begin;
+  const at::Tensor none = at::zeros_like(end);
+  TokenLists lists;
+  lists.inputs.shape = shape_of(q, k);
+  lists.inputs.shape.compact_length = length;
+  std::vector<at::Tensor> bounds = {start, end, none, none};
+  if (ranges.window > 0) {
+    const at::Tensor window = at::maximum(start, end - std::min(ranges.window, length));
+    bounds = {start, at::minimum(start + std::min(ranges.sinks, length), window), window, end};
+    if (whole_rows) lists.inputs.shape.compact_length = std::min(ranges.sinks, length);
+    lists.inputs.shape.second_length = length;
+    lists.inputs.shape.second_span = ranges.window;
+  }
+  for (at::Tensor& bound : bounds) bound = bound.expand({batch, kv_heads, length});
+  lists.bounds = at::stack(bounds);
+  lists.inputs.query = tokens_ref(q);
+  lists.inputs.compact_key = lists.inputs.second_key = tokens_ref(k);
+  lists.inputs.compact_value = lists.inputs.second_value = tokens_ref(v);
+  const auto part = [&](int64_t i) { return lists.bounds[i].data_ptr<int32_t>(); };
+  lists.inputs.bounds = {whole_rows ? nullptr : part(0), part(1), part(2), part(3)};
+  lists.inputs.scale = static_cast<float>(ranges.scale);
+  return lists;
 }
 
-class FullFunction : public torch::autograd::Function<FullFunction> {
+class TokenFunction : public torch::autograd::Function<TokenFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& query, const at::Tensor& key,
-                            const at::Tensor& value, const at::Tensor& begin, double scale, AttentionMemory* memory) {
+                            const at::Tensor& value, const at::Tensor& begin, const TokenRanges& ranges,
+                            AttentionMemory* memory) {
     const c10::cuda::CUDAGuard guard(query.device());
     const at::Tensor q = loadable(query), k = loadable(key), v = loadable(value);
-    const ForwardResult result = attend_once(q, full_lists(q, k, v, begin, scale).inputs, memory);
-    context->saved_data["scale"] = scale;
+    const ForwardResult result = attend_once(q, token_lists(q, k, v, begin, ranges).inputs, memory);
+    context->saved_data["scale"] = ranges.scale;
+    context->saved_data["window"] = ranges.window;
+    context->saved_data["sinks"] = ranges.sinks;
     context->save_for_backward({q, k, v, begin, result.output, result.log_sum_exp});
     return result.output;
   }
@@ -113,10 +130,24 @@ class FullFunction : public torch::autograd::Function<FullFunction> {
     const tensor_list saved = context->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2];
     const c10::cuda::CUDAGuard guard(q.device());
-    const FullLists full = full_lists(q, k, v, saved[3], context->saved_data["scale"].toDouble());
+    const TokenRanges ranges{context->saved_data["scale"].toDouble(), context->saved_data["window"].toInt(),
+                             context->saved_data["sinks"].toInt()};
+    const TokenLists lists = token_lists(q, k, v, saved[3], ranges);
     const at::Tensor grad_key = at::empty(k.sizes(), k.options()), grad_value = at::empty(v.sizes(), v.options());
-    const ListGradients gradients{tokens_ref(grad_key), tokens_ref(grad_value), {}, {}, nullptr};
-    const at::Tensor grad_query = attend_backward(q, full.inputs, saved[4], saved[5], grad_outputs[0], gradients);
+    ListGradients gradients{tokens_ref(grad_key), tokens_ref(grad_value), {}, {}, nullptr};
+    at::Tensor first_key, first_value;
+    if (lists.has_window()) {
+      const int64_t first = lists.inputs.shape.compact_length;
+      first_key = at::empty({k.size(0), first, k.size(2), k.size(3)}, k.options());
+      first_value = at::empty_like(first_key);
+      gradients = {tokens_ref(first_key), tokens_ref(first_value), tokens_ref(grad_key), tokens_ref(grad_value),
+                   nullptr};
+    }
+    const at::Tensor grad_query = attend_backward(q, lists.inputs, saved[4], saved[5], grad_outputs[0], gradients);
+    if (lists.has_window()) {
+      grad_key.narrow(1, 0, first_key.size(1)).add_(first_key);
+      grad_value.narrow(1, 0, first_key.size(1)).add_(first_value);
+    }
     return {grad_query, grad_key, grad_value, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
@@ -212,10 +243,10 @@ std::string kernel_grouped_obstacle(const at::Tensor& q, const at::Tensor& k,
   return kernel_attention_obstacle(q, k);
 }
 
-at::Tensor kernel_full_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                 const std::vector<std::vector<int64_t>>& starts, double scale,
-                                 AttentionMemory* memory) {
-  const int64_t length = q.size(1), kv_heads = k.size(2);
+at::Tensor kernel_token_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                  const std::vector<std::vector<int64_t>>& starts, const TokenRanges& ranges,
+                                  AttentionMemory* memory) {
+  const int64_t length = q.size(1);
   const bool whole_rows = std::all_of(starts.begin(), starts.end(), [](const auto& row) { return row.size() == 1; });
   at::Tensor begin = at::empty({0}, q.options().dtype(at::kInt));  // empty: every row starts at 0
   if (!whole_rows) {
@@ -228,9 +259,9 @@ at::Tensor kernel_full_attention(const at::Tensor& q, const at::Tensor& k, const
                   values + static_cast<int64_t>(row) * length + end, static_cast<int32_t>(starts[row][i]));
       }
     }
-    begin = host.to(q.device(), /*non_blocking=*/true).expand({q.size(0), kv_heads, length}).contiguous();
+    begin = host.to(q.device(), /*non_blocking=*/true);
   }
-  return FullFunction::apply(q, k, v, begin, scale, memory);
+  return TokenFunction::apply(q, k, v, begin, ranges, memory);
 }
 
 at::Tensor kernel_grouped_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

@@ -23,11 +23,19 @@ std::string kernel_attention_obstacle(const at::Tensor& q, const at::Tensor& k);
 std::string kernel_grouped_obstacle(const at::Tensor& q, const at::Tensor& k,
                                     const kernels::GroupingSettings& settings);
 
-/// Full causal attention within the sequences that start at `starts` (per row, increasing, the first is 0).
+/// Which tokens of its sequence query t sees: all up to itself; or, with a window, the last `window` of them and those
+/// of the first `sinks` that lie before.
+struct TokenRanges {
+  double scale = 1.0;
+  int64_t window = 0;  // 0: all
+  int64_t sinks = 0;
+};
+
+/// Causal attention within the sequences that start at `starts` (per row, increasing, the first is 0).
 /// q [B, L, H, D], k, v [B, L, G, D] -> [B, L, H, D].
-at::Tensor kernel_full_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                 const std::vector<std::vector<int64_t>>& starts, double scale,
-                                 AttentionMemory* memory = nullptr);
+at::Tensor kernel_token_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                  const std::vector<std::vector<int64_t>>& starts, const TokenRanges& ranges,
+                                  AttentionMemory* memory = nullptr);
 
 /// How the focal tokens are found.
 enum class FocalSource { sampled_queries, block_queries, given };

@@ -14,8 +14,8 @@ std::string kernel_grouped_obstacle(const at::Tensor&, const at::Tensor&, const 
   return kObstacle;
 }
 
-at::Tensor kernel_full_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                 const std::vector<std::vector<int64_t>>&, double, AttentionMemory*) {
+at::Tensor kernel_token_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                  const std::vector<std::vector<int64_t>>&, const TokenRanges&, AttentionMemory*) {
   fail(ExitCode::failure, kObstacle);
 }
 

@@ -91,7 +91,7 @@ int64_t attention_kept(const RunConfig& config, const Sizes& s, const Layer& lay
          (lists ? list_bytes(s, config.attention) + bounds_bytes(s) : 0);
 }
 
-/// Kept beside the layer's input, which is counted apart since it may be on the host; its output is the next one's.
+/// Kept beside the layer's input; its output is the next layer's input.
 int64_t layer_kept(const RunConfig& config, const Sizes& s, const Layer& layer) {
   if (layer.plan == Recompute::block) {
     return config.train.memory.keep_attention ? s.tokens * (kHalf * s.query + kSingle * s.heads) : 0;
@@ -146,10 +146,10 @@ Activations worst_activations(const RunConfig& config, const Sizes& s) {
   for (int64_t index = 0; index < s.layers; ++index) {
     const Layer layer = layer_of(config, index);
     const bool away = offloaded && layer.plan == Recompute::block;
-    kept += layer_kept(config, s, layer);
-    (away ? worst.host : kept) += rows_of(s, s.hidden);
-    // On the device: the input in use, the one before it on its way back.
-    const int64_t staged = away ? 2 * rows_of(s, s.hidden) : 0;
+    const int64_t saved = layer_kept(config, s, layer) + rows_of(s, s.hidden);
+    (away ? worst.host : kept) += saved;
+    // On the device: what the layer at work uses, and what the next one will use on its way back.
+    const int64_t staged = away ? 2 * saved : 0;
     const int64_t working = staged + layer_working(config, s, layer);
     if (kept + working > worst.kept + worst.working) worst = {kept, working, worst.host};
   }
@@ -223,6 +223,12 @@ std::string prediction_obstacle(const RunConfig& config, const LlamaConfig& mode
   if (config.attention.backend == AttentionBackend::reference) {
     return "attention.backend is reference, whose memory and time are not modelled";
   }
+  for (int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
+    const AttentionKind kind = kind_of_layer(config.attention, layer);
+    if (!moves_positions(config.attention, kind)) continue;
+    return str("attention of kind ", config::name_of(kind), " with moved positions runs by the reference operations, ",
+               "whose memory and time are not modelled");
+  }
   if (model.head_dim != 64 && model.head_dim != 128) {
     return str("the attention kernels take a head_dim of 64 or 128, not ", model.head_dim);
   }
@@ -260,7 +266,7 @@ PredictedTime predict_time(const RunConfig& config, const LlamaConfig& model, co
     time.attention += batches * (attention.forward + attention.backward);
     bytes += pointwise_bytes(s) * (again ? 4.5 : 3.5);  // the backward pass moves 2.5 times the bytes of the forward
     if (again && config.train.memory.offload == Offload::block_inputs) {
-      offloaded += static_cast<double>(rows_of(s, s.hidden));
+      offloaded += static_cast<double>(layer_kept(config, s, layer) + rows_of(s, s.hidden));
     }
   }
   bytes += tokens * static_cast<double>(s.vocabulary) * 14;  // logits: written, read, gradient written, read twice

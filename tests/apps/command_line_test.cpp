@@ -9,7 +9,7 @@ namespace {
 using CommandLine = ProgramTest;
 
 constexpr const char* kSubcommands[] = {"train",  "eval",   "score", "generate", "tokenize", "export",
-                                        "import", "config", "sweep", "report",   "bench",    "info"};
+                                        "import", "config", "sweep", "report",   "info"};
 
 TEST_F(CommandLine, HelpNamesEverySubcommand) {
   const Finished help = run("--help");

@@ -63,6 +63,21 @@ TEST_F(KernelBackendGpu, FullAttention) {
   expect_reference({2, 450, 2, 2, 64}, full_config(AttentionBackend::kernel), packed);
 }
 
+TEST_F(KernelBackendGpu, WindowsWithFirstTokens) {
+  AttentionConfig config;
+  for (const AttentionKind kind : {AttentionKind::streaming, AttentionKind::longformer}) {
+    config.kind = kind;
+    for (const int64_t sinks : {0, 4, 200}) {
+      config.sink_tokens = sinks;
+      config.window = sinks == 4 ? 300 : 64;
+      for (const int64_t length : {1, 129, 1000}) {
+        expect_reference({2, length, 4, 2, 128}, config, SequenceLayout::whole_rows(2, length));
+      }
+      expect_reference({2, 450, 2, 2, 64}, config, SequenceLayout{{{0, 3, 200, 201}, {0}}, {0, 450}});
+    }
+  }
+}
+
 TEST_F(KernelBackendGpu, EveryRuleOverLengthsAndHeads) {
   for (const Selection selection : {Selection::global, Selection::causal, Selection::random, Selection::none}) {
     for (const int64_t length : {1, 17, 129, 1000}) {
