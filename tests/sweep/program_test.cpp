@@ -15,6 +15,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// The program of this build, or beside this test where it was carried elsewhere.
+std::string program() {
+  if (fs::exists(DGA_EXECUTABLE)) return DGA_EXECUTABLE;
+  return (fs::read_symlink("/proc/self/exe").parent_path() / "dga").string();
+}
+
 class SweepProgramTest : public SweepTest {
  protected:
   SweepProgramTest() {
@@ -27,7 +33,7 @@ class SweepProgramTest : public SweepTest {
   }
 
   ChildProcess launch(std::vector<std::string> words) const {
-    words.insert(words.begin(), DGA_EXECUTABLE);
+    words.insert(words.begin(), program());
     return ChildProcess(words, {}, folder_.path() / "output.txt");
   }
 
@@ -134,6 +140,28 @@ TEST_F(SweepProgramTest, PointsOfAKilledSweepSaveAndEndAndAreResumed) {
   EXPECT_EQ(wait(again), 0) << output();
   EXPECT_EQ(losses(1).size(), static_cast<size_t>(steps + 5));
   EXPECT_NE(read_file(console).find("going on from"), std::string::npos);
+}
+
+class SweepGpu : public SweepProgramTest {
+ protected:
+  void SetUp() override {
+    ChildProcess info = launch({"info"});
+    ASSERT_EQ(wait(info), 0);
+    if (output().find("cuda:0") == std::string::npos) GTEST_SKIP() << "no CUDA device";
+  }
+};
+
+TEST_F(SweepGpu, SpreadsPointsOverTheGpusOfTheHost) {
+  folder_.write("sweep.yaml", str("config: base.yaml\nfolder: ", out().string(),
+                                  "\nset: {run.device: cuda}\ngrid: {run.seed: [1, 2, 3, 4]}\n"));
+  ChildProcess sweep = launch({"sweep", (folder_.path() / "sweep.yaml").string()});
+  ASSERT_EQ(wait(sweep), 0) << output();
+  for (int seed = 1; seed <= 4; ++seed) {
+    const fs::path folder = out() / str("seed=", seed);
+    EXPECT_EQ(read_point_state(folder).status, PointStatus::finished);
+    EXPECT_EQ(read_file(folder / "train.log").find("on cpu"), std::string::npos);
+  }
+  EXPECT_NE(output().find("starts on GPU "), std::string::npos) << output();
 }
 
 }  // namespace
