@@ -131,6 +131,8 @@ std::optional<RetrievalTask> retrieval_task(const std::string& name) {
 }
 
 ExitCode run_eval(const EvalAppOptions& options) {
+  const std::optional<RetrievalTask> task = retrieval_task(options.task);
+  if (task && !options.beside.empty()) fail(ExitCode::usage, "--beside takes results of perplexity; leave it out");
   std::vector<json> rows;
   for (const std::string& path : options.beside) {
     rows.push_back(json::parse(read_file(path), nullptr, /*allow_exceptions=*/false));
@@ -142,7 +144,6 @@ ExitCode run_eval(const EvalAppOptions& options) {
   if (output.has_parent_path()) fs::create_directories(output.parent_path());
   install_stop_signals();
   EvalProgress progress(output.string() + ".partial", evaluation_key(run, options.task));
-  const std::optional<RetrievalTask> task = retrieval_task(options.task);
   const json result = task ? retrieve(run, *task, progress) : evaluate(run, progress);
   write_file_atomic(output, result.dump(2) + "\n");
   progress.finish();

@@ -80,7 +80,8 @@ void add_generate_app(CLI::App& root, AppContext& context) {
   app->add_option("--top-k", sampling.top_k, "draw from the k most probable tokens; 0: all")->capture_default_str();
   app->add_option("--seed", sampling.seed, "of the draws")->capture_default_str();
   add_set_option(*app, options->assignments);
-  app->footer("Needs attention that can decode: full, or dga with selection causal.");
+  app->footer(
+      "Needs attention that can decode: full, streaming, lm_infinite, longformer, or dga with selection causal.");
   app->callback([options, &context] { context.action = [options] { return run_generate(*options); }; });
 }
 

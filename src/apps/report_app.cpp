@@ -1,5 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <map>
 
 #include "apps/apps.h"
 #include "report/page.h"
@@ -18,9 +19,10 @@ struct ReportOptions {
 
 /// Makes names that several runs have different by their folders.
 void tell_apart(std::vector<RunData>& runs) {
+  std::map<std::string, int64_t> count;
+  for (const RunData& run : runs) ++count[run.name];
   for (RunData& run : runs) {
-    const auto same = std::ranges::count(runs, run.name, &RunData::name);
-    if (same > 1) run.name = str(run.name, " (", run.folder.string(), ")");
+    if (count[run.name] > 1) run.name = str(run.name, " (", run.folder.string(), ")");
   }
 }
 

@@ -22,7 +22,7 @@ const char* class_of(const std::string& name) {
       {"copies and fills", {"Memcpy", "Memset", "FillFunctor", "direct_copy"}},
       {"grouping", {"score_", "select", "order_kernel", "rank_words", "compress", "importance"}},
       {"optimizer", {"adamw_kernel", "partial_sums_kernel", "total_kernel", "clip_kernel"}},
-      {"norms, RoPE, SwiGLU, loss", {"rms_norm", "norm_kernel", "rope", "swiglu", "cross_entropy"}},
+      {"norms, RoPE, SwiGLU, loss", {"RmsNorm", "norm_kernel", "rope_kernel", "Swiglu", "cross_entropy"}},
       {"attention", {"forward_kernel", "backward_kernel", "prepare", "finish", "convert_grad", "fmha", "flash"}},
       {"products", {"gemm", "nvjet", "cutlass", "xmma", "splitK"}},
       {"embedding", {"embedding", "indexSelect", "radix", "DeviceSort"}},

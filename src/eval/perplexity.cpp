@@ -58,6 +58,15 @@ LengthSums restored(const json& state) {
   return sums;
 }
 
+/// What an earlier call left of the sums over this text: an array; empty where the text has changed since.
+json earlier_sums(const EvalText& text, const EvalProgress* progress) {
+  if (progress == nullptr || progress->earlier().is_null()) return json::array();
+  const json& earlier = progress->earlier();
+  if (earlier.at("documents") == text.documents && earlier.at("tokens") == text.tokens) return earlier.at("lengths");
+  log::warning("the text has changed since the evaluation was stopped; starting from the beginning");
+  return json::array();
+}
+
 LengthSums empty_sums(const EvalConfig& config, const EvalText& text, int64_t context_length) {
   LengthSums sums;
   sums.sequences.resize(text.sequences.size());
@@ -237,15 +246,14 @@ EvalResult evaluate_perplexity(const WindowScorer& scorer, const EvalConfig& con
     }
   }
   result.entropy = text_entropy(text.sequences);
-  const bool kept = progress != nullptr && !progress->earlier().is_null();
-  json done = kept ? progress->earlier() : json::array();  // the sums of each length so far
+  json done = earlier_sums(text, progress);  // of each length so far
   for (size_t i = 0; i < config.context_lengths.size(); ++i) {
     const int64_t context_length = config.context_lengths[i];
     LengthSums sums = i < done.size() ? restored(done[i]) : empty_sums(config, text, context_length);
     sums = sum_length(scorer, config, text, token_bytes, context_length, std::move(sums), [&](const LengthSums& now) {
       if (progress == nullptr || !progress->is_due()) return;
       done[i] = sums_state(now);
-      progress->save(done);
+      progress->save({{"documents", text.documents}, {"tokens", text.tokens}, {"lengths", done}});
     });
     done[i] = sums_state(sums);
     result.lengths.push_back(summarise(config, sums, context_length, !token_bytes.empty()));

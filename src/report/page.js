@@ -2,7 +2,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const palette = ["#1f6fd6", "#d9480f", "#2b8a3e", "#9c36b5", "#c2255c", "#0b7285", "#a67c00", "#5f3dc4", "#495057", "#74b816"];
 const hidden = new Set();
-const options = { x: "step", smooth: 0 };
+const options = { x: "step", smooth: 0, intervals: false };
 
 function element(parent, name, attributes = {}, text = null) {
   const svg = ["svg", "g", "path", "line", "circle", "text", "rect"].includes(name);
@@ -68,16 +68,18 @@ function extent(values, log) {
 
 // lines: [{name, color, points: [[x, y], ..], band: [[x, low, high], ..]?, dots, labels?}]; names: texts of x = 0, 1, ...
 function chart(parent, { title, note = "", xLabel, yLabel, lines, logX = false, logY = false, names = null, yRange = null }) {
-  const kept = lines.map((line) => ({ ...line, points: line.points.filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y) && (!logX || x > 0) && (!logY || y > 0)) }))
+  const kept = lines.map((line) => ({ ...line, band: (options.intervals && line.band) || [], points: line.points.filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y) && (!logX || x > 0) && (!logY || y > 0)) }))
     .filter((line) => line.points.length > 0);
   if (kept.length === 0) return;
   const figure = element(parent, "figure");
   element(element(figure, "figcaption", {}, title + " "), "small", {}, note);
-  const width = 560, height = 270, left = 56, right = 12, top = 10, bottom = 40;
+  const tilted = names !== null && names.reduce((sum, name) => sum + name.length + 2, 0) * 6 > 480;
+  const longest = tilted ? Math.max(...names.map((name) => name.length)) : 0;
+  const width = 560, left = 56, right = 12, top = 10, bottom = 40 + Math.min(80, 3 * longest), height = 230 + bottom;
   const svg = element(figure, "svg", { viewBox: `0 0 ${width} ${height}` });
   const every = kept.flatMap((line) => line.points);
   const [x0, x1] = extent(every.map((p) => p[0]), logX);
-  const [y0, y1] = yRange || extent(every.map((p) => p[1]).concat(kept.flatMap((l) => (l.band || []).flatMap((b) => [b[1], b[2]]))), logY);
+  const [y0, y1] = yRange || extent(every.map((p) => p[1]).concat(kept.flatMap((line) => line.band.flatMap((b) => [b[1], b[2]]))), logY);
   const scale = (v, a, b, log) => (log ? Math.log(v / a) / Math.log(b / a) : (v - a) / (b - a));
   const px = (x) => left + scale(x, x0, x1, logX) * (width - left - right);
   const py = (y) => height - bottom - scale(y, y0, y1, logY) * (height - top - bottom);
@@ -87,14 +89,15 @@ function chart(parent, { title, note = "", xLabel, yLabel, lines, logX = false, 
   }
   for (const t of names ? names.map((_, i) => i) : ticks(x0, x1, 6, logX)) {
     element(svg, "line", { class: "grid", x1: px(t), x2: px(t), y1: top, y2: height - bottom });
-    element(svg, "text", { x: px(t), y: height - bottom + 16, "text-anchor": "middle" }, names ? names[t] : format(t));
+    const x = px(t), y = height - bottom + 16;
+    element(svg, "text", { x, y, ...(tilted ? { "text-anchor": "end", transform: `rotate(-30 ${x} ${y})` } : { "text-anchor": "middle" }) }, names ? names[t] : format(t));
   }
   element(svg, "line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom });
   element(svg, "line", { class: "axis", x1: left, x2: left, y1: top, y2: height - bottom });
   element(svg, "text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, xLabel);
   element(svg, "text", { x: 12, y: (top + height - bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${(top + height - bottom) / 2})` }, yLabel);
   for (const line of kept) {
-    for (const [x, low, high] of line.band || []) element(svg, "line", { x1: px(x), x2: px(x), y1: py(low), y2: py(high), stroke: line.color, "stroke-opacity": 0.5 });
+    for (const [x, low, high] of line.band) element(svg, "line", { x1: px(x), x2: px(x), y1: py(low), y2: py(high), stroke: line.color, "stroke-opacity": 0.5 });
     if (!line.scatter) element(svg, "path", { stroke: line.color, "stroke-dasharray": line.dash || "", d: line.points.map(([x, y], i) => (i ? "L" : "M") + px(x).toFixed(1) + " " + py(y).toFixed(1)).join("") });
     if (line.scatter || line.points.length <= 20) for (const [x, y] of line.points) element(svg, "circle", { cx: px(x), cy: py(y), r: 2.6, fill: line.color });
   }
@@ -281,6 +284,8 @@ function controls() {
   const more = element(bar, "span", { class: "controls" });
   const smooth = element(element(more, "label", {}, "smoothing "), "input", { type: "range", min: 0, max: 0.99, step: 0.01, value: 0 });
   smooth.addEventListener("input", () => { options.smooth = Number(smooth.value); render(); });
+  const intervals = element(element(more, "label", {}, "95 % intervals "), "input", { type: "checkbox" });
+  intervals.addEventListener("change", () => { options.intervals = intervals.checked; render(); });
   const axis = element(element(more, "label", {}, "by "), "select");
   for (const name of ["step", "tokens"]) element(axis, "option", {}, name);
   axis.addEventListener("change", () => { options.x = axis.value; render(); });

@@ -142,7 +142,7 @@ void name_points(std::vector<Variation>& variations, const Value& root) {
 }
 
 void check_keys(const Value& root) {
-  static const std::vector<std::string> kKeys = {"name", "folder", "config", "set", "grid", "list"};
+  static const std::vector<std::string> kKeys = {"name", "folder", "job", "config", "set", "grid", "list"};
   for (const auto& [key, value] : root.entries) {
     if (std::ranges::find(kKeys, key) != kKeys.end()) continue;
     const std::string near = config::nearest(key, kKeys);
@@ -188,15 +188,45 @@ std::string point_yaml(const Value& root, const fs::path& file, const Variation&
   return config::to_yaml(point);
 }
 
-void load_point(SweepPoint& point) {
+SweepJob read_job(const Value& root) {
+  const std::string text = text_at(root, "job");
+  if (text.empty()) return SweepJob::train;
+  for (const auto& [job, name] : enum_names(SweepJob{})) {
+    if (text == name) return job;
+  }
+  refuse(*root.entry("job"), str("job: must be train or eval, got '", text, "'"));
+}
+
+void check_training(const LoadedRun& run, SweepPoint& point) {
+  if (run.config.eval.every_steps > 0) return;
+  point.warnings.emplace_back("eval.every_steps is 0: the table will have the training loss alone");
+}
+
+/// An evaluation makes no run folder of its own, so the config goes there for the page.
+void prepare_evaluation(const LoadedRun& run, const Value& yaml, SweepPoint& point) {
+  if (run.config.model.path.empty()) {
+    fail(ExitCode::config, "model.path: a sweep of evaluations needs a folder with weights");
+  }
+  if (run.config.eval.sources.empty()) fail(ExitCode::config, "eval.sources: no held-out text to evaluate");
+  std::erase_if(point.warnings, [](const std::string& warning) { return !warning.starts_with("eval."); });
+  for (const auto& [path, value] : config::flatten(yaml)) {
+    if (path.starts_with("model.") && path != "model.path") point.model_assignments.push_back(path + "=" + value);
+  }
+  write_file_atomic(point.folder / "config.yaml", run.resolved_yaml);
+}
+
+void load_point(SweepJob job, SweepPoint& point) {
   fs::create_directories(point.folder);
   write_file_atomic(point.config_file(), point.yaml);
   try {
-    const LoadedRun run = load_run(point.config_file(), {}, RunUse::training);
+    const LoadedRun run =
+        load_run(point.config_file(), {}, job == SweepJob::train ? RunUse::training : RunUse::general);
     point.config_hash = run.hash;
     point.warnings = run.warnings;
-    if (run.config.eval.every_steps == 0) {
-      point.warnings.emplace_back("eval.every_steps is 0: the table will have the training loss alone");
+    if (job == SweepJob::train) {
+      check_training(run, point);
+    } else {
+      prepare_evaluation(run, config::parse_yaml(point.yaml, point.config_file().string()), point);
     }
   } catch (const Error& error) {
     fail(error.code(), "point ", point.name, ": ", error.what());
@@ -221,6 +251,7 @@ SweepPlan read_sweep(const fs::path& file, const std::vector<std::string>& assig
 
   SweepPlan plan;
   plan.name = plain_name(text_at(root, "name").empty() ? file.stem().string() : text_at(root, "name"));
+  plan.job = read_job(root);
   const std::string folder = text_at(root, "folder");
   plan.folder = folder.empty() ? fs::path("runs") / ("sweep_" + plan.name) : fs::path(folder);
   std::vector<Variation> variations = cross(read_list(root.entry("list")), root.entry("grid"));
@@ -234,7 +265,7 @@ SweepPlan read_sweep(const fs::path& file, const std::vector<std::string>& assig
     }
     plan.points.push_back(std::move(point));
   }
-  for (SweepPoint& point : plan.points) load_point(point);
+  for (SweepPoint& point : plan.points) load_point(plan.job, point);
   return plan;
 }
 

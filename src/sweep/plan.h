@@ -5,7 +5,15 @@
 #include <utility>
 #include <vector>
 
+#include "config/fields.h"
+
 namespace dga {
+
+/// What is done with a point: a training run, or an evaluation of the weights under model.path.
+enum class SweepJob { train, eval };
+inline auto enum_names(SweepJob) {
+  return config::names<SweepJob>({{SweepJob::train, "train"}, {SweepJob::eval, "eval"}});
+}
 
 /// One run of a sweep.
 struct SweepPoint {
@@ -15,6 +23,8 @@ struct SweepPoint {
   std::string yaml;                                             // the run's config
   std::string config_hash;                                      // of its resolved values
   std::vector<std::string> warnings{};
+  std::vector<std::string> model_assignments{};  // its fields of section model, which an evaluation takes from the
+                                                 // command line alone
 
   std::filesystem::path config_file() const { return folder / "point.yaml"; }
 };
@@ -23,6 +33,7 @@ struct SweepPoint {
 struct SweepPlan {
   std::string name;
   std::filesystem::path folder;
+  SweepJob job = SweepJob::train;
   std::vector<std::string> fields;  // every swept field, in the order of the file
   std::vector<SweepPoint> points;
 };
@@ -31,13 +42,14 @@ struct SweepPlan {
 ///
 ///     name: group_size                      # default: the file's name
 ///     folder: runs/sweep_group_size         # default: runs/sweep_NAME
+///     job: train                            # or eval: evaluate model.path, train nothing
 ///     config: ../quickstart_dga.yaml        # the run that is varied, relative to this file
 ///     set: {train.steps: 100}               # fields that are the same in every point
 ///     grid: {attention.group_size: [4, 16], run.seed: [1, 2]}    # every combination is a point
 ///     list: [{name: full, include: ../attention/full.yaml}, {name: wide, attention.local_window: 512}]
 ///
 /// Fields are config paths; with both grid and list, every item of the list goes with every combination. Writes each
-/// point's config as point.yaml in its run folder and checks it as training would. `assignments` (--set) go into every
+/// point's config as point.yaml in its run folder and checks it as the job would. `assignments` (--set) go into every
 /// point. Throws a config error with file and line for what is wrong in the sweep, and the point's own error, with its
 /// name, for a config that is.
 SweepPlan read_sweep(const std::filesystem::path& file, const std::vector<std::string>& assignments);

@@ -91,10 +91,20 @@ class Runner {
     std::vector<std::string> environment;
     if (!free_.front().empty()) environment.push_back("CUDA_VISIBLE_DEVICES=" + free_.front());
     log::info(label(index), "starts", free_.front().empty() ? "" : str(" on GPU ", free_.front()));
-    ChildProcess process({options_.program.string(), "train", point.config_file().string(), "--resume"}, environment,
-                         console);
+    ChildProcess process(words(point), environment, console);
     active_.push_back({index, free_.front(), begin, std::move(process), state, Timer()});
     free_.pop_front();
+  }
+
+  /// The command line of a point.
+  std::vector<std::string> words(const SweepPoint& point) const {
+    if (plan_.job == SweepJob::train) {
+      return {options_.program.string(), "train", point.config_file().string(), "--resume"};
+    }
+    std::vector<std::string> words = {options_.program.string(), "eval", point.config_file().string(), "--output",
+                                      (point.folder / "eval" / "result.json").string()};
+    for (const std::string& assignment : point.model_assignments) words.insert(words.end(), {"--set", assignment});
+    return words;
   }
 
   void collect() {

@@ -87,6 +87,13 @@ void add_results(const json& evaluation, int64_t length, std::vector<std::string
   row.push_back(number(found.value("visible_pairs_per_token", json()), "%.1f"));
 }
 
+void add_training(const RunData& run, std::vector<std::string>& row) {
+  const std::vector<double> steps = numbers(run.series, "step");
+  row.push_back(steps.empty() ? "" : number(steps.back(), "%.0f"));
+  row.push_back(number(last_tenth(numbers(run.series, "loss")), "%.4f"));
+  row.push_back(number(median(numbers(run.series, "tokens_per_s")), "%.0f"));
+}
+
 std::string csv_cell(const std::string& text) {
   if (text.find_first_of(",\"\n") == std::string::npos) return text;
   std::string quoted = "\"";
@@ -109,7 +116,10 @@ SweepTable make_table(const SweepPlan& plan, const std::vector<PointData>& point
   SweepTable table;
   table.header = {"point"};
   table.header.insert(table.header.end(), plan.fields.begin(), plan.fields.end());
-  for (const char* column : {"status", "steps", "train loss", "tokens/s"}) table.header.emplace_back(column);
+  table.header.emplace_back("status");
+  if (plan.job == SweepJob::train) {
+    for (const char* column : {"steps", "train loss", "tokens/s"}) table.header.emplace_back(column);
+  }
   for (const int64_t length : lengths) {
     for (const char* column : {"NLL", "perplexity", "pairs/token"}) table.header.push_back(str(column, " @", length));
   }
@@ -121,11 +131,8 @@ SweepTable make_table(const SweepPlan& plan, const std::vector<PointData>& point
       const auto found = std::ranges::find(plan.points[i].settings, field, &std::pair<std::string, std::string>::first);
       row.push_back(found == plan.points[i].settings.end() ? "" : found->second);
     }
-    const std::vector<double> steps = numbers(run.series, "step");
     row.push_back(config::name_of(state.status));
-    row.push_back(steps.empty() ? "" : number(steps.back(), "%.0f"));
-    row.push_back(number(last_tenth(numbers(run.series, "loss")), "%.4f"));
-    row.push_back(number(median(numbers(run.series, "tokens_per_s")), "%.0f"));
+    if (plan.job == SweepJob::train) add_training(run, row);
     const json& evaluation = run.last_perplexity();
     for (const int64_t length : lengths) add_results(evaluation, length, row);
     const bool ahead = !evaluation.is_null() && evaluation.value("looks_ahead", false);

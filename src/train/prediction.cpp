@@ -114,7 +114,7 @@ int64_t layer_working(const RunConfig& config, const Sizes& s, const Layer& laye
   // The gradients of queries, keys and values with the fp32 sum of the first; of lists the gradients, and the lists
   // themselves where they are made again.
   const int64_t lists = layer.grouped() ? list_bytes(s, config.attention) : 0;
-  const bool remade = layer.grouped() && !again && !config.attention.keep_lists;
+  const bool remade = layer.grouped() && !config.attention.keep_lists;
   const int64_t attention = rows_of(s, s.query + 2 * s.key) + s.tokens * (kSingle * s.query + 2 * kSingle * s.heads) +
                             (remade ? 2 : 1) * lists;
   const int64_t recomputed =

@@ -8,8 +8,8 @@ namespace {
 
 using CommandLine = ProgramTest;
 
-constexpr const char* kSubcommands[] = {"train",  "eval",   "score",  "generate", "tokenize",
-                                        "export", "import", "config", "info"};
+constexpr const char* kSubcommands[] = {"train",  "eval",   "score", "generate", "tokenize", "export",
+                                        "import", "config", "sweep", "report",   "info"};
 
 TEST_F(CommandLine, HelpNamesEverySubcommand) {
   const Finished help = run("--help");
@@ -35,7 +35,7 @@ TEST_F(CommandLine, EverySubcommandHasHelpAndItsOptionsAreDocumented) {
 }
 
 TEST_F(CommandLine, WhatTakesAConfigTakesAssignments) {
-  for (const std::string name : {"train", "eval", "score", "generate", "tokenize", "config"}) {
+  for (const std::string name : {"train", "eval", "score", "generate", "tokenize", "config", "sweep"}) {
     EXPECT_NE(run(name + " --help").out.find("--set FIELD=VALUE"), std::string::npos) << name;
   }
 }
@@ -47,7 +47,8 @@ TEST_F(CommandLine, Version) {
 }
 
 TEST_F(CommandLine, WrongUseIsCodeTwoAndOneLine) {
-  for (const char* arguments : {"", "fly", "config --fly", "train a.yaml b.yaml", "score", "config", "--set a=b"}) {
+  for (const char* arguments : {"", "fly", "config --fly", "train a.yaml b.yaml", "score", "config", "--set a=b",
+                                "sweep", "report", "sweep a.yaml b.yaml", "eval --task poetry"}) {
     const Finished finished = run(arguments);
     EXPECT_EQ(finished.code, 2) << arguments;
     EXPECT_EQ(finished.out, "") << arguments;
@@ -62,6 +63,29 @@ TEST_F(CommandLine, InfoSaysWhatTheProgramIs) {
   for (const char* part : {"dga 0.1.0\n", "commit: ", "build: ", "cuda: ", "\n  LibTorch 2.11.0\n", "\n  cpu: "}) {
     EXPECT_NE(info.out.find(part), std::string::npos) << part << " is not in\n" << info.out;
   }
+}
+
+TEST_F(CommandLine, ReportWritesAPageOfRunsAndRefusesOtherFolders) {
+  folder_.write("a/metrics.jsonl", "{\"step\": 1, \"loss\": 2.5}\n");
+  folder_.write("b/metrics.jsonl", "{\"step\": 1, \"loss\": 3.5}\n");
+  folder_.write("a/config.yaml", "run: {name: same}\n");
+  folder_.write("b/config.yaml", "run: {name: same}\n");
+  const Finished report = run("report a b --output pages/two.html --title 'Two runs'");
+  EXPECT_EQ(report.code, 0) << report.err;
+  const std::string page = read_file(folder_.path() / "pages/two.html");
+  EXPECT_NE(page.find("<title>Two runs</title>"), std::string::npos);
+  EXPECT_NE(page.find("\"same (a)\""), std::string::npos);  // names that two runs share are told apart
+  EXPECT_NE(page.find("\"same (b)\""), std::string::npos);
+  folder_.write("c/notes.txt", "");
+  const Finished refused = run("report a c");
+  EXPECT_EQ(refused.code, 4);
+  EXPECT_EQ(refused.err, "error: c: not a run folder (none of config.yaml, metrics.jsonl, eval/)\n");
+}
+
+TEST_F(CommandLine, SweepSaysWhatIsWrongWithItsFileAndItsGpus) {
+  folder_.write("s.yaml", "config: none.yaml\ngird: {}\n");
+  EXPECT_EQ(run("sweep s.yaml").err, "error: s.yaml:2: gird: unknown key; did you mean grid?\n");
+  EXPECT_EQ(run("sweep missing.yaml").code, 3);
 }
 
 }  // namespace

@@ -74,6 +74,21 @@ TEST(Progress, AnEvaluationStoppedAnywhereGoesOnToTheSameBits) {
   }
 }
 
+TEST(Progress, OverATextThatHasChangedIsNotUsed) {
+  log::set_level(log::Level::error);
+  const testing::TempFolder folder;
+  const auto file = folder.path() / "e.partial";
+  EvalText text = some_text();
+  EvalProgress first(file, "key", 0);
+  evaluate_perplexity(scores, some_config(), text, {}, &first);  // its last state stays, since finish() is not called
+  text.sequences.emplace_back(40, 1);
+  text.documents += 1;
+  text.tokens += 40;
+  EvalProgress second(file, "key", 0);
+  EXPECT_EQ(without_seconds(eval_json(evaluate_perplexity(scores, some_config(), text, {}, &second))),
+            without_seconds(eval_json(evaluate_perplexity(scores, some_config(), text, {}))));
+}
+
 TEST(Progress, OfAnotherEvaluationIsNotUsed) {
   log::set_level(log::Level::error);
   const testing::TempFolder folder;

@@ -72,6 +72,23 @@ TEST_F(SweepPlanTest, SaysWhatIsWrongAndWhere) {
   EXPECT_EQ(error("grid: {attention.group_size: [4, 0]}\n").substr(0, 20), "point group_size=0: ");
 }
 
+TEST_F(SweepPlanTest, EvaluationsNeedWeightsAndTextAndTakeTheModelsFieldsAlong) {
+  EXPECT_EQ(error("job: evil\ngrid: {run.seed: [1]}\n"), "sweep.yaml:3: job: must be train or eval, got 'evil'");
+  EXPECT_EQ(error("job: eval\ngrid: {run.seed: [1]}\n"),
+            "point seed=1: model.path: a sweep of evaluations needs a folder with weights");
+  folder_.write("weights.yaml", str("model: {path: ", DGA_SOURCE_DIR,
+                                    "/configs/llama2_7b_shape}\neval: {sources: [{name: a, paths: x.u16}]}\n"
+                                    "data: {context_length: 100000}\n"));
+  const SweepPlan plan =
+      read_sweep(folder_.write("eval.yaml", str("job: eval\nfolder: ", (folder_.path() / "out").string(),
+                                                "\nconfig: weights.yaml\ngrid: {model.rope_theta: [20000, 50000]}\n")),
+                 {});
+  EXPECT_EQ(plan.job, SweepJob::eval);
+  EXPECT_EQ(plan.points[1].model_assignments, std::vector<std::string>{"model.rope_theta=50000"});
+  EXPECT_NE(read_file(plan.points[1].folder / "config.yaml").find("rope_theta: 50000"), std::string::npos);
+  EXPECT_TRUE(plan.points[1].warnings.empty());  // of data.context_length too, which plays no part
+}
+
 TEST_F(SweepPlanTest, ShippedSweepsAreValid) {
   const std::filesystem::path here = std::filesystem::current_path();
   std::filesystem::current_path(folder_.path());  // where they make their folders
@@ -90,7 +107,7 @@ TEST_F(SweepPlanTest, ShippedSweepsAreValid) {
     }
   }
   std::filesystem::current_path(here);
-  EXPECT_GE(count, 3);
+  EXPECT_GE(count, 4);
 }
 
 }  // namespace

@@ -15,6 +15,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// The program of this build, or beside this test where it was carried elsewhere.
+std::string program() {
+  if (fs::exists(DGA_EXECUTABLE)) return DGA_EXECUTABLE;
+  return (fs::read_symlink("/proc/self/exe").parent_path() / "dga").string();
+}
+
 class SweepProgramTest : public SweepTest {
  protected:
   SweepProgramTest() {
@@ -26,12 +32,16 @@ class SweepProgramTest : public SweepTest {
     folder_.write("tokens.u16", tokens);
   }
 
+  ChildProcess launch(std::vector<std::string> words) const {
+    words.insert(words.begin(), program());
+    return ChildProcess(words, {}, folder_.path() / "output.txt");
+  }
+
   /// Starts `dga sweep` over four learning rates, `steps` steps each.
   ChildProcess start(int64_t steps) {
     folder_.write("sweep.yaml", str("config: base.yaml\nfolder: ", out().string(), "\nset: {train.steps: ", steps,
                                     "}\ngrid: {optimizer.learning_rate: [1.0e-4, 2.0e-4, 3.0e-4, 4.0e-4]}\n"));
-    return ChildProcess({DGA_EXECUTABLE, "sweep", (folder_.path() / "sweep.yaml").string()}, {},
-                        folder_.path() / "output.txt");
+    return launch({"sweep", (folder_.path() / "sweep.yaml").string()});
   }
   static int wait(ChildProcess& process) {
     for (int i = 0; i < 1200; ++i) {
@@ -84,6 +94,35 @@ TEST_F(SweepProgramTest, GoesOnAfterAStopWithTheSameNumbers) {
   EXPECT_NE(read_file(out() / "report.html").find("optimizer.learning_rate"), std::string::npos);
 }
 
+TEST_F(SweepProgramTest, EvaluatesAModelUnderSeveralSettings) {
+  const std::string model = (folder_.path() / "model").string();
+  ChildProcess training = launch({"train", (folder_.path() / "base.yaml").string(), "--set", "run.folder=" + model});
+  ASSERT_EQ(wait(training), 0) << output();
+  const std::string text = (folder_.path() / "tokens.u16").string();
+  folder_.write("eval.yaml",
+                "run: {device: cpu}\nparallel: {threads: 1}\nmodel: {path: " + model + "/checkpoints/step-6}\n" +
+                    "eval: {context_lengths: [32, 256], stride: 16, max_tokens: 600, bos: false, eos: false,\n" +
+                    "       sources: [{name: held, format: u16, separator: 0, paths: " + text + "}]}\n");
+  folder_.write("sweep.yaml", "job: eval\nconfig: eval.yaml\nfolder: " + out().string() +
+                                  "\nlist:\n  - {name: plain}\n  - {name: theta, model.rope_theta: 100}\n"
+                                  "  - {name: window, attention.kind: streaming, attention.window: 2}\n");
+  for (int call = 1; call <= 2; ++call) {
+    ChildProcess sweep = launch({"sweep", (folder_.path() / "sweep.yaml").string()});
+    ASSERT_EQ(wait(sweep), 0) << output();
+  }
+  std::vector<std::string> losses;
+  for (const char* name : {"plain", "theta", "window"}) {
+    EXPECT_EQ(read_point_state(out() / name).starts, 1) << name;
+    losses.push_back(
+        nlohmann::json::parse(read_file(out() / name / "eval/result.json")).at("results").at(1).at("nll").dump());
+  }
+  EXPECT_NE(losses[0], losses[1]);  // the theta reached the model
+  EXPECT_NE(losses[0], losses[2]);
+  const std::string table = read_file(out() / "table.csv");
+  EXPECT_NE(table.find("status,NLL @32,"), std::string::npos) << table;
+  EXPECT_NE(table.find("window,,streaming,2,finished,"), std::string::npos) << table;
+}
+
 TEST_F(SweepProgramTest, PointsOfAKilledSweepSaveAndEndAndAreResumed) {
   ChildProcess killed = start(100000);
   wait_for_line(point(1) / "metrics.jsonl");
@@ -101,6 +140,28 @@ TEST_F(SweepProgramTest, PointsOfAKilledSweepSaveAndEndAndAreResumed) {
   EXPECT_EQ(wait(again), 0) << output();
   EXPECT_EQ(losses(1).size(), static_cast<size_t>(steps + 5));
   EXPECT_NE(read_file(console).find("going on from"), std::string::npos);
+}
+
+class SweepGpu : public SweepProgramTest {
+ protected:
+  void SetUp() override {
+    ChildProcess info = launch({"info"});
+    ASSERT_EQ(wait(info), 0);
+    if (output().find("cuda:0") == std::string::npos) GTEST_SKIP() << "no CUDA device";
+  }
+};
+
+TEST_F(SweepGpu, SpreadsPointsOverTheGpusOfTheHost) {
+  folder_.write("sweep.yaml", str("config: base.yaml\nfolder: ", out().string(),
+                                  "\nset: {run.device: cuda}\ngrid: {run.seed: [1, 2, 3, 4]}\n"));
+  ChildProcess sweep = launch({"sweep", (folder_.path() / "sweep.yaml").string()});
+  ASSERT_EQ(wait(sweep), 0) << output();
+  for (int seed = 1; seed <= 4; ++seed) {
+    const fs::path folder = out() / str("seed=", seed);
+    EXPECT_EQ(read_point_state(folder).status, PointStatus::finished);
+    EXPECT_EQ(read_file(folder / "train.log").find("on cpu"), std::string::npos);
+  }
+  EXPECT_NE(output().find("starts on GPU "), std::string::npos) << output();
 }
 
 }  // namespace

@@ -65,6 +65,20 @@ TEST_F(SweepRunnerTest, ExitCodesOfAStopAreInterruptions) {
   EXPECT_EQ(state(sweep, 2).error, "ended by signal 9");
 }
 
+TEST_F(SweepRunnerTest, CommandLinesAreThoseOfTheJob) {
+  const auto record = program("echo \"$@\" > words\n");
+  SweepPlan sweep = plan("grid: {run.seed: [1]}\n");
+  const std::filesystem::path folder = sweep.points[0].folder;
+  run_sweep(sweep, {record, {}});
+  EXPECT_EQ(read_file(folder / "words"), str("train ", (folder / "point.yaml").string(), " --resume\n"));
+  std::filesystem::remove(folder / "point.json");
+  sweep.job = SweepJob::eval;
+  sweep.points[0].model_assignments = {"model.rope_theta=5"};
+  run_sweep(sweep, {record, {}});
+  EXPECT_EQ(read_file(folder / "words"), str("eval ", (folder / "point.yaml").string(), " --output ",
+                                             (folder / "eval/result.json").string(), " --set model.rope_theta=5\n"));
+}
+
 TEST_F(SweepRunnerTest, EveryGpuHasOnePointAtATime) {
   const SweepPlan sweep = plan("grid: {run.seed: [1, 2, 3, 4, 5]}\n");
   // A folder that exists already means that another point is on this GPU.
