@@ -3,6 +3,7 @@
 #include <cuda_bf16.h>
 
 #include "kernels/attention/bwd_copy_sm90.cuh"
+#include "kernels/common/bf16.cuh"
 #include "kernels/common/hopper.cuh"
 #include "kernels/common/wgmma.cuh"
 
@@ -37,11 +38,6 @@ __device__ __forceinline__ void mask_transposed(float (&scores)[32], const Backw
       }
     }
   }
-}
-
-__device__ __forceinline__ uint32_t pack_pair(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
 /// Rows of a [64, D] register tile to the swizzled shared tile, as bf16 times `factor`.

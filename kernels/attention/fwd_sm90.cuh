@@ -3,6 +3,7 @@
 #include <cuda_bf16.h>
 
 #include "kernels/attention/ranges.cuh"
+#include "kernels/common/bf16.cuh"
 #include "kernels/common/hopper.cuh"
 #include "kernels/common/wgmma.cuh"
 
@@ -100,11 +101,6 @@ struct RowState {
   float maximum[2] = {-INFINITY, -INFINITY};
   float sum[2] = {0, 0};  // of this thread's columns only; reduced over the four threads of a row at the end
 };
-
-__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
 
 template <bool kBias>
 __device__ __forceinline__ void adjust_scores(float (&scores)[64], const KeyTile& tile, const RowBounds (&rows)[2],
@@ -204,7 +200,7 @@ __device__ __forceinline__ void consume(const ForwardArgs& args, ForwardShared<k
   };
   const auto pack_probabilities = [&] {
 #pragma unroll
-    for (int i = 0; i < 32; ++i) probabilities[i] = pack_bf16(scores[2 * i], scores[2 * i + 1]);
+    for (int i = 0; i < 32; ++i) probabilities[i] = pack_pair(scores[2 * i], scores[2 * i + 1]);
   };
 
   if (consumer == 1) sm90::named_barrier_arrive(1, 256);
@@ -282,7 +278,7 @@ __device__ __forceinline__ void consume(const ForwardArgs& args, ForwardShared<k
       const int chunk = i % 8 ^ row % 8;
       __nv_bfloat16* target = staging + i / 8 * (Tile::kBlockM * 64) + row * 64 + chunk * 8 + 2 * (thread % 4);
       *reinterpret_cast<uint32_t*>(target) =
-          pack_bf16(output[4 * i + 2 * r] * correction[r], output[4 * i + 2 * r + 1] * correction[r]);
+          pack_pair(output[4 * i + 2 * r] * correction[r], output[4 * i + 2 * r + 1] * correction[r]);
     }
   }
   sm90::fence_async_proxy();

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-// Eight bf16 values, 16 bytes: the widest load of a thread.
+// bf16 in pairs, as operands of the tensor cores take them, and eight at a time, 16 bytes: the widest load of a thread.
 namespace dga::kernels {
 
 struct Floats8 {
