@@ -70,13 +70,14 @@ class SweepProgramTest : public SweepTest {
 };
 
 TEST_F(SweepProgramTest, GoesOnAfterAStopWithTheSameNumbers) {
-  ChildProcess whole = start(40);
+  constexpr size_t kSteps = 400;  // long enough that the signal finds the second point training on a busy machine
+  ChildProcess whole = start(kSteps);
   ASSERT_EQ(wait(whole), 0) << output();
   const std::vector<double> expected = losses(2);
-  ASSERT_EQ(expected.size(), 40U);
+  ASSERT_EQ(expected.size(), kSteps);
   fs::remove_all(out());
 
-  ChildProcess stopped = start(40);
+  ChildProcess stopped = start(kSteps);
   wait_for_line(point(2) / "metrics.jsonl");  // the first point has ended, the second trains
   stopped.send(SIGINT);
   EXPECT_EQ(wait(stopped), 130) << output();
@@ -84,12 +85,12 @@ TEST_F(SweepProgramTest, GoesOnAfterAStopWithTheSameNumbers) {
   EXPECT_EQ(read_point_state(point(2)).status, PointStatus::interrupted);
   EXPECT_EQ(read_point_state(point(3)).status, PointStatus::pending);
 
-  ChildProcess again = start(40);
+  ChildProcess again = start(kSteps);
   EXPECT_EQ(wait(again), 0) << output();
   EXPECT_EQ(read_point_state(point(1)).starts, 1);
   EXPECT_EQ(read_point_state(point(2)).starts, 2);
   EXPECT_EQ(losses(2), expected);
-  for (int number = 1; number <= 4; ++number) EXPECT_EQ(losses(number).size(), 40U) << number;
+  for (int number = 1; number <= 4; ++number) EXPECT_EQ(losses(number).size(), kSteps) << number;
   EXPECT_NE(read_file(out() / "table.csv").find("learning_rate=4.0e-4,4.0e-4,finished,40,"), std::string::npos);
   EXPECT_NE(read_file(out() / "report.html").find("optimizer.learning_rate"), std::string::npos);
 }
