@@ -91,7 +91,7 @@ TEST_F(SweepProgramTest, GoesOnAfterAStopWithTheSameNumbers) {
   EXPECT_EQ(read_point_state(point(2)).starts, 2);
   EXPECT_EQ(losses(2), expected);
   for (int number = 1; number <= 4; ++number) EXPECT_EQ(losses(number).size(), kSteps) << number;
-  EXPECT_NE(read_file(out() / "table.csv").find("learning_rate=4.0e-4,4.0e-4,finished,40,"), std::string::npos);
+  EXPECT_NE(read_file(out() / "table.csv").find("learning_rate=4.0e-4,4.0e-4,finished,400,"), std::string::npos);
   EXPECT_NE(read_file(out() / "report.html").find("optimizer.learning_rate"), std::string::npos);
 }
 
