@@ -126,7 +126,7 @@ void RunConfig::fields(config::Fields& f) {
   f.section("train", train, "Steps, batches and precision.");
   f.section("eval", eval, "Perplexity on held-out text, within training and by `dga eval`.");
   f.section("checkpoint", checkpoint, "When to save and what to keep. The last step and a stop signal always save.");
-  f.section("parallel", parallel, "Use of the machine.");
+  f.section("parallel", parallel, "Use of the machine, and of several.");
   f.section("log", log, "What is shown.");
 }
 

@@ -8,6 +8,7 @@
 #include "checkpoint/config.h"
 #include "config/fields.h"
 #include "data/config.h"
+#include "dist/config.h"
 #include "eval/config.h"
 #include "model/config.h"
 #include "model/llama_config.h"

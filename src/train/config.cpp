@@ -46,10 +46,6 @@ void TrainConfig::check(config::Checker& c) const {
   c.require(!trainable.empty(), "trainable", "lists no pattern, so nothing would train; [\"*\"] is everything");
 }
 
-void ParallelConfig::fields(config::Fields& f) {
-  f.field("threads", threads, "CPU threads for the mathematics; 0 takes all cores", config::at_least(0));
-}
-
 void LogConfig::fields(config::Fields& f) {
   f.field("every_steps", every_steps, "steps between lines on the console; metrics.jsonl has every step",
           config::at_least(1));

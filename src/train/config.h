@@ -54,13 +54,6 @@ struct TrainConfig {
   void check(config::Checker& c) const;
 };
 
-/// Section `parallel`.
-struct ParallelConfig {
-  int64_t threads = 0;
-
-  void fields(config::Fields& f);
-};
-
 namespace log {
 inline auto enum_names(Level) {
   return config::names<Level>(
