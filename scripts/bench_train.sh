@@ -6,7 +6,7 @@
 #
 # DGA=...: the program (build/cuda/dga); OUT=...: where the JSON files go (runs/bench_train); STEPS=...: measured steps
 # (8); PROFILE=1: also profile one step kernel by kernel; SET=FIELD=VALUE: one more setting, as train.deterministic=false;
-# PEER_PYTHON=...: a Python with the peer's packages (python3).
+# ATTENTION="full dga_local": these alone; PEER_PYTHON=...: a Python with the peer's packages (python3).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,6 +14,7 @@ dga=${DGA:-build/cuda/dga}
 out=${OUT:-runs/bench_train}
 steps=${STEPS:-8}
 python=${PEER_PYTHON:-python3}
+read -ra attentions <<<"${ATTENTION:-full dga_local dga_paper}"
 lengths=("$@")
 if [ ${#lengths[@]} -eq 0 ]; then lengths=(8k 32k 64k 128k); fi
 mkdir -p "$out"
@@ -23,7 +24,7 @@ peer=no
 if "$python" scripts/bench_train_peer.py --check; then peer=yes; fi
 
 for length in "${lengths[@]}"; do
-  for attention in full dga_local dga_paper; do
+  for attention in "${attentions[@]}"; do
     echo "== $length $attention"
     config=$out/$length-$attention.yaml
     echo "include: [$PWD/configs/bench/llama2_7b_$length.yaml, $PWD/configs/attention/$attention.yaml]" >"$config"
