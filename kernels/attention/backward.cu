@@ -114,7 +114,7 @@ void launch_list(BackwardArgs args, bool compact, StartsAfter start, cudaStream_
       static_cast<unsigned>(shared_keys ? std::min<int64_t>(tiles_of(kSectionBlocks, tiles), heads) : 1);
   config.gridDim = dim3(section, static_cast<unsigned>(tiles), static_cast<unsigned>(tiles_of(heads, section)));
   config.blockDim = Tile::kThreads;
-  config.dynamicSmemBytes = sizeof(BackwardShared<kHeadDim, kConsumers>) + 1024;
+  config.dynamicSmemBytes = sizeof(BackwardShared<kHeadDim, kConsumers>);
   config.stream = stream;
   config.attrs = &overlap;
   config.numAttrs = start == StartsAfter::previous_started ? 1 : 0;

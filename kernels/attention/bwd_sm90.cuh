@@ -272,9 +272,7 @@ __global__ void __launch_bounds__(BackwardTile<kHeadDim, kConsumers>::kThreads,
                                   BackwardTile<kHeadDim, kConsumers>::kBlocksPerSm)
     backward_kernel(const __grid_constant__ BackwardArgs args) {
   using Tile = BackwardTile<kHeadDim, kConsumers>;
-  extern __shared__ uint8_t shared_bytes[];
-  auto& shared = *reinterpret_cast<BackwardShared<kHeadDim, kConsumers>*>(
-      (reinterpret_cast<uintptr_t>(shared_bytes) + 1023) & ~uintptr_t{1023});
+  auto& shared = sm90::dynamic_shared<BackwardShared<kHeadDim, kConsumers>>();
   sm90::launch_dependents();  // the blocks of a second launch may fill what the last of this one leave idle
   const BackwardWork work = backward_work(args);
   if (work.batch >= args.batch) return;  // the last section may have fewer heads

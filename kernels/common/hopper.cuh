@@ -11,6 +11,15 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+/// The block's dynamic shared memory. Declared with the alignment of the swizzle rather than rounded up at run time, so
+/// that the compiler still knows what kind of memory it is: otherwise every access is a generic one.
+template <class Storage>
+__device__ __forceinline__ Storage& dynamic_shared() {
+  static_assert(alignof(Storage) <= 1024);
+  extern __shared__ __align__(1024) uint8_t dynamic_shared_bytes[];
+  return *reinterpret_cast<Storage*>(dynamic_shared_bytes);
+}
+
 __device__ __forceinline__ void barrier_init(uint64_t* barrier, uint32_t arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals));
 }

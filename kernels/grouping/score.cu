@@ -56,12 +56,6 @@ __global__ void gather_queries_kernel(const __nv_bfloat16* query, int64_t batch_
   if (threadIdx.x < head_dim / 8) target[threadIdx.x] = source[threadIdx.x];
 }
 
-template <int kHeadDim>
-__device__ __forceinline__ ScoreShared<kHeadDim>& shared_storage() {
-  extern __shared__ uint8_t bytes[];
-  return *reinterpret_cast<ScoreShared<kHeadDim>*>((reinterpret_cast<uintptr_t>(bytes) + 1023) & ~uintptr_t{1023});
-}
-
 /// Completes on `barrier` together with `more_bytes` that the caller loads.
 template <int kHeadDim>
 __device__ __forceinline__ void load_tile(void* target, const CUtensorMap* map, uint64_t* barrier, int row, int head,
@@ -107,7 +101,7 @@ __device__ __forceinline__ void multiply(float (&scores)[64], const ScoreShared<
 /// First pass: for 128 sampled queries of a head and one chunk of keys, the maximum and the sum of the exponentials.
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads, 2) score_rows_kernel(const __grid_constant__ ScoreArgs args) {
-  auto& shared = shared_storage<kHeadDim>();
+  auto& shared = sm90::dynamic_shared<ScoreShared<kHeadDim>>();
   init_barriers(shared);
   const int tile = args.sample_tiles - 1 - blockIdx.x, chunk = blockIdx.y;  // the last queries see the most keys
   const int head = blockIdx.z % args.heads, batch = blockIdx.z / args.heads;
@@ -228,7 +222,7 @@ __device__ __forceinline__ int lower_bound(const int32_t* values, int count, int
 /// Second pass: for 128 keys of a KV head, the sum of their probabilities over the sampled queries that see them.
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads, 2) score_columns_kernel(const __grid_constant__ ScoreArgs args) {
-  auto& shared = shared_storage<kHeadDim>();
+  auto& shared = sm90::dynamic_shared<ScoreShared<kHeadDim>>();
   init_barriers(shared);
   const int tile = blockIdx.x, kv_head = blockIdx.y, batch = blockIdx.z;
   const int group = args.heads / args.kv_heads;
@@ -359,7 +353,7 @@ void launch(const ScoreParams& params, cudaStream_t stream) {
   args.sample_tiles = static_cast<int>(tiles_of(samples));
   args.chunks = static_cast<int>(parts.chunks);
   args.scale_log2 = params.scale * kLog2e;
-  const int shared_bytes = static_cast<int>(sizeof(ScoreShared<kHeadDim>)) + 1024;
+  const int shared_bytes = static_cast<int>(sizeof(ScoreShared<kHeadDim>));
   DGA_CUDA_CHECK(
       cudaFuncSetAttribute(score_rows_kernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   DGA_CUDA_CHECK(

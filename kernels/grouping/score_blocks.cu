@@ -81,9 +81,7 @@ __device__ __forceinline__ void add_probabilities(float (&low)[64], float (&high
 
 template <int kHeadDim>
 __global__ void __launch_bounds__(256, 1) score_blocks_kernel(const __grid_constant__ BlockScoreArgs args) {
-  extern __shared__ uint8_t bytes[];
-  auto& shared =
-      *reinterpret_cast<BlockScoreShared<kHeadDim>*>((reinterpret_cast<uintptr_t>(bytes) + 1023) & ~uintptr_t{1023});
+  auto& shared = sm90::dynamic_shared<BlockScoreShared<kHeadDim>>();
   const Segment block = args.table.segments[blockIdx.x];
   if (block.focal_count + block.group_count == 0) return;  // never divided
   const int kv_head = blockIdx.y;
@@ -187,7 +185,7 @@ void launch(const BlockScoreParams& params, cudaStream_t stream) {
   args.kv_heads = static_cast<int>(shape.kv_heads);
   args.local_blocks = static_cast<int>(params.local_blocks);
   args.scale_log2 = params.scale * 1.4426950408889634f;
-  const int shared_bytes = static_cast<int>(sizeof(BlockScoreShared<kHeadDim>)) + 1024;
+  const int shared_bytes = static_cast<int>(sizeof(BlockScoreShared<kHeadDim>));
   const auto kernel = score_blocks_kernel<kHeadDim>;
   DGA_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   kernel<<<dim3(args.table.segment_count, args.kv_heads), 256, shared_bytes, stream>>>(args);
