@@ -23,19 +23,19 @@ int64_t second_block(const Shape& shape) { return shape.second_span < kNarrowSpa
 
 // Byte offsets of the parts of the workspace.
 struct Workspace {
-  int64_t grad_query, log_sum_exp, delta, intervals, semaphores, turns, total;
+  int64_t grad_query, log_sum_exp, delta, visible, semaphores, turns, total;
 };
 
 Workspace layout(const Shape& shape, bool deterministic) {
   const auto aligned = [](int64_t bytes) { return tiles_of(bytes, 256) * 256; };
   const int64_t tiles = tiles_of(shape.length, 64);
   const int64_t batch_heads = shape.batch * shape.heads;
-  const int64_t key_tiles = tiles_of(shape.compact_length, 128) + tiles_of(shape.second_length, second_block(shape));
+  const int64_t keys = shape.batch * shape.kv_heads * (shape.compact_length + shape.second_length);
   Workspace parts{};
   parts.log_sum_exp = aligned(batch_heads * tiles * 64 * shape.head_dim * 4);
   parts.delta = parts.log_sum_exp + aligned(batch_heads * tiles * 64 * 4);
-  parts.intervals = parts.delta + aligned(batch_heads * tiles * 64 * 4);
-  parts.semaphores = parts.intervals + aligned(shape.batch * shape.kv_heads * key_tiles * 16);
+  parts.visible = parts.delta + aligned(batch_heads * tiles * 64 * 4);
+  parts.semaphores = parts.visible + aligned(keys * 8);
   parts.turns = parts.semaphores + (deterministic ? aligned(batch_heads * tiles * 2 * 4) : 0);
   parts.total = parts.turns + (deterministic ? aligned(shape.batch * shape.kv_heads * tiles * 8) : 0);
   return parts;
@@ -64,10 +64,10 @@ void prepare(const BackwardParams& params, const BackwardArgs& args, cudaStream_
   const dim3 grid(args.query_tiles, args.heads, static_cast<unsigned>(shape.batch));
   backward_prepare_kernel<kHeadDim><<<grid, 256, 0, stream>>>(prepare);
   DGA_CUDA_CHECK(cudaGetLastError());
-  const dim3 key_grid(args.compact_tiles + args.second_tiles, static_cast<unsigned>(shape.batch * shape.kv_heads));
-  key_tile_intervals_kernel<<<key_grid, 32, 0, stream>>>(args.bounds, args.length, args.compact_tiles,
-                                                         args.second_tiles, static_cast<int>(second_block(shape)),
-                                                         const_cast<int4*>(args.intervals));
+  const dim3 key_grid(static_cast<unsigned>(tiles_of(args.compact_length + args.second_length, 128)),
+                      static_cast<unsigned>(shape.batch * shape.kv_heads));
+  visible_queries_kernel<<<key_grid, 128, 0, stream>>>(args.bounds, args.length, args.compact_length,
+                                                       args.second_length, const_cast<int2*>(args.visible));
   DGA_CUDA_CHECK(cudaGetLastError());
   if (params.deterministic) {
     DGA_CUDA_CHECK(
@@ -149,7 +149,7 @@ void launch(const BackwardParams& params, cudaStream_t stream) {
   args.bias = params.inputs.compact_bias;
   args.grad_bias = params.grad_bias;
   args.bias_stride = params.inputs.bias_stride;
-  args.intervals = reinterpret_cast<const int4*>(workspace + parts.intervals);
+  args.visible = reinterpret_cast<const int2*>(workspace + parts.visible);
   args.log_sum_exp_log2 = reinterpret_cast<const float*>(workspace + parts.log_sum_exp);
   args.delta = reinterpret_cast<const float*>(workspace + parts.delta);
   args.grad_query = reinterpret_cast<float*>(workspace + parts.grad_query);
@@ -158,6 +158,7 @@ void launch(const BackwardParams& params, cudaStream_t stream) {
   args.length = static_cast<int>(shape.length);
   args.heads = static_cast<int>(shape.heads);
   args.kv_heads = static_cast<int>(shape.kv_heads);
+  args.group = args.heads / args.kv_heads;
   args.batch = static_cast<int>(shape.batch);
   args.compact_length = static_cast<int>(shape.compact_length);
   args.second_length = static_cast<int>(shape.second_length);
