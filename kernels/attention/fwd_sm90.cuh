@@ -320,7 +320,7 @@ __global__ void __launch_bounds__(ForwardTile<kHeadDim>::kThreads, 1)
     if (threadIdx.x == 0) produce<kHeadDim, kBias>(args, shared, work, tiles);
   } else {
     sm90::register_alloc<240>();
-    consume<kHeadDim, kBias>(args, shared, work, tiles, threadIdx.x / 128 - 1);
+    consume<kHeadDim, kBias>(args, shared, work, tiles, __shfl_sync(0xffffffff, threadIdx.x / 128 - 1, 0));
   }
 }
 
