@@ -74,7 +74,8 @@ void prepare(const BackwardParams& params, const BackwardArgs& args, cudaStream_
         cudaMemsetAsync(args.semaphores, 0, shape.batch * shape.heads * args.query_tiles * 2 * sizeof(int), stream));
     const dim3 turn_grid((args.query_tiles + 127) / 128, static_cast<unsigned>(shape.batch * shape.kv_heads));
     turns_kernel<<<turn_grid, 128, 0, stream>>>(args.bounds, args.length, args.query_tiles,
-                                                static_cast<int>(second_block(shape)), const_cast<int2*>(args.turns));
+                                                static_cast<int>(second_block(shape)),
+                                                reinterpret_cast<int2*>(const_cast<int*>(args.turns)));
     DGA_CUDA_CHECK(cudaGetLastError());
   }
 }
@@ -154,7 +155,7 @@ void launch(const BackwardParams& params, cudaStream_t stream) {
   args.delta = reinterpret_cast<const float*>(workspace + parts.delta);
   args.grad_query = reinterpret_cast<float*>(workspace + parts.grad_query);
   args.semaphores = reinterpret_cast<int*>(workspace + parts.semaphores);
-  args.turns = reinterpret_cast<const int2*>(workspace + parts.turns);
+  args.turns = reinterpret_cast<const int*>(workspace + parts.turns);
   args.length = static_cast<int>(shape.length);
   args.heads = static_cast<int>(shape.heads);
   args.kv_heads = static_cast<int>(shape.kv_heads);

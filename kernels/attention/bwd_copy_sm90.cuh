@@ -57,8 +57,8 @@ struct BackwardArgs {
   const float* delta;             // [B, H, padded length]
   float* grad_query;              // [B, H, query tiles, 64 * D] in accumulator order
   int* semaphores;                // [B, H, query tiles, 2] zeros; deterministic mode only
-  const int2* turns;  // [B, G, query tiles]: key tile j of the compact list is x + j-th to add to the tile, of
-                      // the second list y + j-th; deterministic mode only
+  const int* turns;  // [B, G, query tiles, 2]: key tile j of the compact list is [0] + j-th to add to the tile, of
+                     // the second list [1] + j-th; deterministic mode only
   int batch, length, heads, kv_heads, compact_length, second_length;
   int group;  // query heads that share a KV head
   int query_tiles, compact_tiles, second_tiles;
@@ -102,18 +102,20 @@ __device__ __forceinline__ QueryTiles query_tiles(const int2 (&visible)[kBlockN]
 }
 
 /// Calls visit(step, head, tile, place), place being the tile's among those of all heads: query tiles from the last to
-/// the first, so that the blocks of a head, which all see the last queries, read the same tile at about the same time;
-/// then the next query head of the group. Kept small, because the copying threads have 24 registers.
+/// the first, each of all query heads of the group. So the blocks of a KV head, which all see the last queries, read
+/// the same tile at about the same time. Kept small, because the copying threads have 24 registers.
 template <class Visit>
 __device__ __forceinline__ void for_each_step(const BackwardArgs& args, const BackwardWork& work,
                                               const QueryTiles& tiles, const Visit& visit) {
+  const int first_head = work.kv_head * args.group;
   int step = 0;
 #pragma unroll 1
-  for (int i = 0; i < args.group; ++i) {
-    const int head = work.kv_head * args.group + i;
-    const int places = (work.batch * args.heads + head) * args.query_tiles;
+  for (int tile = tiles.end - 1; tile >= tiles.first; --tile) {
+    int place = (work.batch * args.heads + first_head) * args.query_tiles + tile;
 #pragma unroll 1
-    for (int tile = tiles.end - 1; tile >= tiles.first; --tile) visit(step++, head, tile, places + tile);
+    for (int head = first_head; head < first_head + args.group; ++head, place += args.query_tiles) {
+      visit(step++, head, tile, place);
+    }
   }
 }
 
@@ -181,9 +183,8 @@ __device__ __forceinline__ void add_grad_query(const BackwardArgs& args, Backwar
     const int64_t place = static_cast<int64_t>(tile_place) * Tile::kParts + part;
     sm90::barrier_wait(&shared.grad_query_full[buffer][part], step / kBuffers & 1);
     if (kDeterministic) {
-      const int2 turn =
-          args.turns[(static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.query_tiles + tile];
-      wait_for_turn(args.semaphores + place, (args.compact ? turn.x : turn.y) + work.tile);
+      const int at = (work.batch * args.kv_heads + work.kv_head) * args.query_tiles + tile;
+      wait_for_turn(args.semaphores + place, args.turns[2 * at + (args.compact ? 0 : 1)] + work.tile);
     }
     sm90::bulk_add(args.grad_query + place * kElements, shared.grad_query[buffer][part], kElements * sizeof(float));
     sm90::tensor_store_commit();
