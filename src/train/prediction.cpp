@@ -218,8 +218,8 @@ std::optional<DeviceRates> device_rates(const std::string& device_name) {
   // H100: docs/benchmarks/attention_h100.md; products of 8192^3 run at 779 TFLOP/s alone, 650 within a step, copies at
   // 2.99 TB/s, kernels at 90 % of that. H200: the same chip with 1.43 times the memory bandwidth.
   static constexpr std::array kRates = {
-      DeviceRates{"H100", int64_t{79} << 30, 650e12, 645e12, 486e12, 629e12, 410e12, 1.4e-4, 300e12, 2.7e12, 25e9},
-      DeviceRates{"H200", int64_t{139} << 30, 650e12, 645e12, 486e12, 629e12, 410e12, 1.4e-4, 300e12, 3.9e12, 25e9}};
+      DeviceRates{"H100", int64_t{79} << 30, 650e12, 645e12, 486e12, 629e12, 410e12, 1.4e-4, 300e12, 2.7e12, 50e9},
+      DeviceRates{"H200", int64_t{139} << 30, 650e12, 645e12, 486e12, 629e12, 410e12, 1.4e-4, 300e12, 3.9e12, 50e9}};
   for (const DeviceRates& rates : kRates) {
     if (device_name.find(rates.name) != std::string::npos) return rates;
   }
