@@ -67,7 +67,7 @@ log: {level: warning}
   std::unique_ptr<Trainer> trainer(const std::vector<std::string>& extra = {}) const {
     const LoadedRun run = load(extra);
     std::filesystem::create_directories(run_folder());
-    return std::make_unique<Trainer>(run, assemble(run, find_checkpoint(run.config)));
+    return std::make_unique<Trainer>(run, assemble(run, find_checkpoint(run.config), *alone_), *alone_);
   }
 
   std::vector<nlohmann::json> metrics() const {
@@ -93,6 +93,7 @@ log: {level: warning}
   }
 
   testing::TempFolder folder_;
+  std::unique_ptr<Communicator> alone_ = make_single_communicator();
 };
 
 /// Copies of all weights.
