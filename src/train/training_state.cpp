@@ -69,13 +69,15 @@ CheckpointContent make_checkpoint(const TrainingState& state, const Llama& model
                                   const AdamW& optimizer, Snapshot snapshot) {
   const OptimizerState tensors = snapshot == Snapshot::copied ? optimizer.state().copy_to_host() : optimizer.state();
   const std::vector<NamedParameter> weights = take_weights(model, tensors, optimizer.layout(), snapshot);
+  std::map<std::string, TensorSource> sources;
+  for (const StatePiece& piece : optimizer.owned_pieces(tensors)) {
+    sources.insert(piece.tensors.begin(), piece.tensors.end());
+  }
 
   CheckpointContent content;
   content.step = state.step;
   content.parts = {[weights, description](const fs::path& folder) { write_hf_files(folder, weights, description); },
-                   [tensors = tensors.tensors(optimizer.layout())](const fs::path& folder) {
-                     write_tensors(folder / kOptimizerName, tensors);
-                   },
+                   [sources](const fs::path& folder) { write_tensors(folder / kOptimizerName, sources); },
                    [text = to_json(state).dump(2) + "\n"](const fs::path& folder) {
                      OutputFile file(folder / kStateName);
                      file.write(text);
@@ -92,7 +94,7 @@ void restore_tensors(const fs::path& checkpoint, const TrainingState& state, con
   const SafetensorsFile file(checkpoint / kOptimizerName);  // mapped, not read as a whole
   NamedTensors views;
   for (const auto& [name, view] : file.tensors()) views.emplace(name, tensor_of_view(view));
-  optimizer.restore(views, state.optimizer_updates);
+  optimizer.restore(as_saved(views), state.optimizer_updates);
 }
 
 }  // namespace dga
