@@ -9,11 +9,11 @@
 #include <thread>
 
 #include "sweep/point_state.h"
-#include "sweep/process.h"
 #include "sweep/table.h"
 #include "util/file.h"
 #include "util/folder_lock.h"
 #include "util/log.h"
+#include "util/process.h"
 #include "util/signals.h"
 #include "util/timer.h"
 
