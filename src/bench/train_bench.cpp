@@ -87,6 +87,7 @@ double mean_launch(const std::vector<StepRecord>& records) {
 constexpr std::pair<StepPhase, const char*> kPhases[kStepPhases] = {{StepPhase::data, "data"},
                                                                     {StepPhase::forward, "forward"},
                                                                     {StepPhase::backward, "backward"},
+                                                                    {StepPhase::reduce, "reduce"},
                                                                     {StepPhase::optimizer, "optimizer"}};
 
 std::string profile_table(const StepProfile& profile) {
@@ -135,7 +136,7 @@ TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options) {
   config.train.steps = options.warmup_steps + options.steps + (options.profile ? 1 : 0);
   config.schedule.warmup_steps = std::min(config.schedule.warmup_steps, config.train.steps);
   const std::unique_ptr<Communicator> ranks = make_single_communicator();
-  Trainer trainer(run, assemble(run, std::nullopt, *ranks));
+  Trainer trainer(run, assemble(run, std::nullopt, *ranks), *ranks);
 
   TrainBenchResult result;
   const at::Device device = trainer.model().device();

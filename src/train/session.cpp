@@ -39,11 +39,13 @@ std::unique_ptr<Llama> make_model(const LoadedRun& run, at::Device device) {
   return std::make_unique<Llama>(Llama::load(config.model.path, run.model, config.attention, seed, dtype, device));
 }
 
-std::unique_ptr<Loader> make_loader(const LoadedRun& run, const std::shared_ptr<const Tokenizer>& tokenizer) {
+std::unique_ptr<Loader> make_loader(const LoadedRun& run, const std::shared_ptr<const Tokenizer>& tokenizer,
+                                    const Communicator& ranks) {
   LoaderOptions options;
   options.seed = static_cast<uint64_t>(run.config.run.seed);
   options.global_batch_size = run.config.train.global_batch_size;
-  options.rows = options.global_batch_size;
+  options.rows = options.global_batch_size / ranks.world_size();
+  options.first_row = ranks.rank() * options.rows;
   options.vocab_size = run.model.vocab_size;
   return std::make_unique<Loader>(run.config.data, tokenizer, options);
 }
@@ -72,13 +74,12 @@ std::optional<CheckpointFolder> find_checkpoint(const RunConfig& config, Communi
   return newest;
 }
 
-TrainerParts assemble(const LoadedRun& run, std::optional<CheckpointFolder> resume_from, Communicator& ranks) {
+TrainerParts assemble(const LoadedRun& run, std::optional<CheckpointFolder> resume_from, const Communicator& ranks) {
   set_up_torch(run.config);
   TrainerParts parts;
-  parts.ranks = &ranks;
   parts.run_folder = run.config.run.path();
   parts.tokenizer = load_run_tokenizer(run.config);
-  parts.loader = make_loader(run, parts.tokenizer);
+  parts.loader = make_loader(run, parts.tokenizer, ranks);
   parts.model = make_model(run, select_device(config::name_of(run.config.run.device)));
   parts.resume_from = std::move(resume_from);
   return parts;
@@ -98,7 +99,7 @@ ExitCode train(const LoadedRun& run, const std::vector<std::string>& command_lin
   create_run_folder(run, command_line, start == Start::resume ? RunStart::resume : RunStart::fresh);
   log::add_file(folder / "train.log");
 
-  Trainer trainer(run, assemble(run, from, ranks));
+  Trainer trainer(run, assemble(run, from, ranks), ranks);
   log_start(run, trainer);
   for (const ConfigChange& change : changes) {
     log::info("changed since the checkpoint: ", change.path, " was ", change.before, ", is now ", change.after);

@@ -9,8 +9,8 @@
 
 namespace dga {
 
-/// Device, loader and model of a run, and threads and determinism of the process as the config says.
-TrainerParts assemble(const LoadedRun& run, std::optional<CheckpointFolder> resume_from, Communicator& ranks);
+/// Device, model and the rank's loader of a run, and threads and determinism of the process as the config says.
+TrainerParts assemble(const LoadedRun& run, std::optional<CheckpointFolder> resume_from, const Communicator& ranks);
 
 /// The newest complete checkpoint of the run folder, leftovers cleaned up; nothing where none was saved yet. The ranks
 /// call it together and get the same. Throws an input error where there are some and none is complete, or where the
