@@ -10,7 +10,7 @@
 namespace dga {
 
 /// How the ranks' numbers are combined.
-enum class Reduction { sum, max };
+enum class Reduction { sum, max };  // a NaN may be lost under max
 
 /// A collective that has begun.
 class PendingCollective {
@@ -48,6 +48,9 @@ class Communicator {
 
   /// Tells the other ranks (in messages about this one) how far it is.
   virtual void set_step(int64_t step) = 0;
+  /// Throws what ended the run, if something has. To be called after the host has waited for the device and before it
+  /// believes the numbers: a failure ends collectives on the device too, with whatever is in their results.
+  virtual void check() const {}
 };
 
 /// A run of one process: nothing to wait for.

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "dist/together.h"
 #include "eval/perplexity.h"
 #include "eval/report.h"
 #include "util/file.h"
@@ -37,12 +38,13 @@ HeldOutEvaluation::HeldOutEvaluation(const RunConfig& config, std::shared_ptr<co
   if (eval_.context_lengths.empty()) eval_.context_lengths = {data_.context_length};
 }
 
-nlohmann::json HeldOutEvaluation::run(const Llama& model, int64_t step, const Communicator& ranks) {
+nlohmann::json HeldOutEvaluation::run(const Llama& model, int64_t step, Communicator& ranks) {
   const at::NoGradGuard no_grad;
   if (!text_) text_ = read_eval_text(eval_, data_, tokenizer_);
   const std::vector<int32_t> token_bytes = tokenizer_ ? token_byte_table(*tokenizer_) : std::vector<int32_t>();
-  const EvalResult result = evaluate_perplexity(model, attention_, eval_, *text_, token_bytes);
-  if (ranks.is_first()) {
+  EvalProgress nothing_kept;
+  const EvalResult result = evaluate_perplexity(model, attention_, eval_, *text_, token_bytes, ranks, nothing_kept);
+  run_on_first(ranks, str("held_out/step-", step), [&] {
     nlohmann::json document = eval_json(result);
     document["step"] = step;
     std::filesystem::create_directories(folder_);
@@ -51,7 +53,7 @@ nlohmann::json HeldOutEvaluation::run(const Llama& model, int64_t step, const Co
       log::info("step ", step, "  held out: context ", length.context_length, "  nll ", length.nll, "  perplexity ",
                 length.perplexity, result.looks_ahead ? "  (looks ahead)" : "");
     }
-  }
+  });
   return summary_of(result);
 }
 

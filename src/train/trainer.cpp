@@ -64,7 +64,7 @@ Trainer::Trainer(const LoadedRun& run, TrainerParts parts, Communicator& ranks)
       optimizer_(config_.optimizer, static_cast<uint64_t>(config_.run.seed), trainable_,
                  gradient_sum(config_.train, ranks), data_parallel(ranks, config_.parallel)),
       outliers_(config_.train.skip_outliers),
-      writer_(folder_ / "checkpoints", config_.checkpoint),
+      writer_(folder_ / "checkpoints", config_.checkpoint, ranks),
       flops_(*model_) {
   if (parts.resume_from) restore(*parts.resume_from);
   state_.seed = config_.run.seed;
@@ -284,7 +284,8 @@ void Trainer::save() {
   state_.loader = loader_->state();
   if (log_) state_.metrics_bytes = log_->sync();
   const Snapshot snapshot = config_.checkpoint.background ? Snapshot::copied : Snapshot::live;
-  writer_.submit(make_checkpoint(state_, *model_, description_, optimizer_, snapshot));
+  const Share rank{ranks_.rank(), ranks_.world_size()};
+  writer_.submit(make_checkpoint(state_, *model_, description_, optimizer_, snapshot, rank));
   saved_step_ = state_.step;
 }
 
