@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include "apps/apps.h"
+#include "dist/communicator.h"
 #include "eval/run_model.h"
 #include "eval/score.h"
 #include "model/hf_config.h"
@@ -27,7 +28,7 @@ ScoreInput open_input(const ScoreAppOptions& options) {
   return ScoreInput(options.input, Tokenizer(tokenizer));
 }
 
-ExitCode run_score(const ScoreAppOptions& options) {
+ExitCode run_score(const ScoreAppOptions& options, Communicator& ranks) {
   if (options.context < 1) fail(ExitCode::usage, "--context must be at least 1 token, got ", options.context);
   // fp32 on the CPU unless --set says otherwise.
   std::vector<std::string> assignments = model_folder_assignments(options.model);
@@ -37,7 +38,7 @@ ExitCode run_score(const ScoreAppOptions& options) {
   const ScoreInput input = open_input(options);
   const Llama model = load_run_model(run);
   const ScoreOptions score{options.context, run.config.eval.batch_tokens, model.config().vocab_size};
-  score_file(model_scorer(model), input, score, options.output);
+  score_file(model_scorer(model), input, score, {ranks, model.device()}, options.output);
   log::info("scored ", input.size(), " tokens in windows of ", options.context, " into ", options.output,
             model.looks_ahead() ? " (looks ahead: the attention's rule uses later tokens)" : "");
   return ExitCode::ok;
@@ -63,7 +64,8 @@ void add_score_app(CLI::App& root, AppContext& context) {
   app->footer(
       "The attention is the one recorded in the folder unless --set attention.* changes it. fp32 on the CPU "
       "unless --set run.device or train.dtype says otherwise.");
-  app->callback([options, &context] { context.action = [options] { return run_score(*options); }; });
+  app->callback(
+      [options, &context] { context.action = [options] { return run_score(*options, *make_single_communicator()); }; });
 }
 
 }  // namespace dga

@@ -28,7 +28,8 @@ void add_train_app(CLI::App& root, AppContext& context) {
   app->callback([options, &context] {
     context.action = [options, &context] {
       const LoadedRun run = load_run(options->config, options->assignments, RunUse::training);
-      return train(run, context.command_line, options->resume ? Start::resume : Start::fresh);
+      const std::unique_ptr<Communicator> ranks = make_single_communicator();
+      return train(run, context.command_line, options->resume ? Start::resume : Start::fresh, *ranks);
     };
   });
 }

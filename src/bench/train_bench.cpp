@@ -134,7 +134,8 @@ TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options) {
   config.eval.every_steps = 0;
   config.train.steps = options.warmup_steps + options.steps + (options.profile ? 1 : 0);
   config.schedule.warmup_steps = std::min(config.schedule.warmup_steps, config.train.steps);
-  Trainer trainer(run, assemble(run, std::nullopt));
+  const std::unique_ptr<Communicator> ranks = make_single_communicator();
+  Trainer trainer(run, assemble(run, std::nullopt, *ranks));
 
   TrainBenchResult result;
   const at::Device device = trainer.model().device();

@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 
 #include "data/shard_format.h"
 #include "data/token_shard.h"
@@ -30,34 +32,58 @@ bool names(const fs::path& path, int descriptor) {
          by_path.st_ino == by_descriptor.st_ino && by_path.st_dev == by_descriptor.st_dev;
 }
 
-/// Creates and locks a temporary beside `path`. Between the two calls another process may take it for a stale one and
-/// remove it; then the next name is tried.
-std::pair<fs::path, int> create_locked(const fs::path& path) {
+struct Claim {
+  fs::path temporary;
+  int descriptor = -1;
+};
+
+/// A temporary of a name that no process has, for file systems without locks. It is not cleaned up after a kill.
+Claim create_own(const fs::path& path) {
   static std::atomic<int64_t> counter{0};
   while (true) {
-    const fs::path temporary = str(path.string(), ".", getpid(), ".", counter++, kTemporaryEnding);
+    const fs::path temporary = str(path.string(), ".", getpid(), ".", counter++, ".unlocked");
     const int descriptor = open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (descriptor < 0 && errno == EEXIST) continue;
     DGA_CHECK(descriptor >= 0, "cannot write ", temporary.string(), ": ", system_error());
-    // A file system without locks has no clean-up either, but works.
-    const bool locked = flock(descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
-    if (locked && names(temporary, descriptor)) return {temporary, descriptor};
+    return {temporary, descriptor};
+  }
+}
+
+/// The temporary beside `path`, locked and empty; nothing where another process has it. Between opening and locking it
+/// may have been removed as stale, or become the shard; then it is opened again.
+std::optional<Claim> claim(const fs::path& path) {
+  const fs::path temporary = path.string() + kTemporaryEnding;
+  while (true) {
+    const int descriptor = open(temporary.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    DGA_CHECK(descriptor >= 0, "cannot write ", temporary.string(), ": ", system_error());
+    const bool locked = flock(descriptor, LOCK_EX | LOCK_NB) == 0;
+    const bool busy = !locked && errno == EWOULDBLOCK;
+    if (locked && names(temporary, descriptor) && ftruncate(descriptor, 0) == 0) return Claim{temporary, descriptor};
     close(descriptor);
+    if (busy) return std::nullopt;
+    if (!locked) return create_own(path);
   }
 }
 
 }  // namespace
 
-ShardWriter::ShardWriter(const fs::path& path, int token_bytes) : path_(path), token_bytes_(token_bytes) {
+std::unique_ptr<ShardWriter> ShardWriter::begin(const fs::path& path, int token_bytes) {
   fs::create_directories(path.parent_path());
-  std::tie(temporary_, descriptor_) = create_locked(path);
+  std::optional<Claim> claimed = claim(path);
+  if (!claimed) return nullptr;
+  std::unique_ptr<ShardWriter> writer(
+      new ShardWriter(path, std::move(claimed->temporary), claimed->descriptor, token_bytes));
   const ShardHeader empty{};
-  write_at_end(&empty, sizeof empty);
+  writer->write_at_end(&empty, sizeof empty);
+  return writer;
 }
 
+ShardWriter::ShardWriter(fs::path path, fs::path temporary, int descriptor, int token_bytes)
+    : path_(std::move(path)), temporary_(std::move(temporary)), descriptor_(descriptor), token_bytes_(token_bytes) {}
+
 ShardWriter::~ShardWriter() {
-  if (!temporary_.empty()) unlink(temporary_.c_str());
-  if (descriptor_ >= 0) close(descriptor_);
+  if (!temporary_.empty() && names(temporary_, descriptor_)) unlink(temporary_.c_str());
+  close(descriptor_);
 }
 
 void ShardWriter::write_at_end(const void* bytes, size_t size_bytes) {

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "optim/streamed_update.h"
-#include "tensor/dtype.h"
 #include "util/error.h"
 
 namespace dga {
@@ -32,41 +31,14 @@ StoredMoment make_moment(int64_t size, at::TensorOptions options) {
   return moment;
 }
 
-/// A slot's part of a live tensor, brought to the host when it is asked for.
-TensorSource source_of(const at::Tensor& part) {
-  return {part.scalar_type(), part.sizes().vec(), [part] { return part.to(at::kCPU); }};
-}
-
 }  // namespace
 
-OptimizerState OptimizerState::copy_to_host() const {
-  const auto copy = [](const at::Tensor& tensor) {
-    return tensor.defined() ? tensor.to(at::kCPU, tensor.scalar_type(), /*non_blocking=*/false, /*copy=*/true) : tensor;
-  };
-  return {copy(weight),
-          copy(weight_low),
-          {copy(exp_avg.numbers), copy(exp_avg.scales)},
-          {copy(exp_avg_sq.numbers), copy(exp_avg_sq.scales)}};
-}
-
-std::map<std::string, TensorSource> OptimizerState::tensors(const FlatLayout& layout) const {
-  std::map<std::string, TensorSource> sources;
-  for (const FlatSlot& slot : layout.slots) {
-    for (const auto& [name, moment] : {std::pair("exp_avg", &exp_avg), std::pair("exp_avg_sq", &exp_avg_sq)}) {
-      sources[str(name, ".", slot.name)] = source_of(slot.view_in(moment->numbers));
-      if (!moment->scales.defined()) continue;
-      sources[str(name, "_scale.", slot.name)] = source_of(slot.scales_in(moment->scales));
-    }
-    if (!weight_low.defined()) continue;
-    const at::Tensor high = slot.view_in(weight), low = slot.view_in(weight_low);
-    sources["master." + slot.name] = {at::kFloat, slot.shape,
-                                      [high, low] { return join_masters(high.to(at::kCPU), low.to(at::kCPU)); }};
-  }
-  return sources;
-}
-
 AdamW::AdamW(const OptimizerConfig& config, uint64_t seed, std::vector<TrainedParameter> parameters, GradientSum sum)
-    : config_(config), seed_(seed), parameters_(std::move(parameters)), layout_(config, parameters_) {
+    : config_(config),
+      seed_(seed),
+      parameters_(std::move(parameters)),
+      layout_(config, parameters_),
+      share_(layout_, ShardLevel::none, 0, 1) {
   DGA_CHECK(!parameters_.empty(), "an optimizer needs parameters");
   const at::NoGradGuard no_grad;
   const at::TensorOptions options = parameters_.front().value.options();
@@ -172,38 +144,12 @@ void AdamW::discard_gradients() {
   for (const auto& sink : sinks_) sink->filled = false;
 }
 
-void AdamW::restore_tensor(const NamedTensors& saved, const std::string& name, const at::Tensor& live) const {
-  const auto found = saved.find(name);
-  DGA_CHECK_INPUT(found != saved.end(), "optimizer state lacks tensor ", name);
-  DGA_CHECK_INPUT(found->second.sizes() == live.sizes(), "optimizer state ", name, " has shape ", found->second.sizes(),
-                  ", the parameter ", live.sizes());
-  DGA_CHECK_INPUT(found->second.scalar_type() == live.scalar_type(), "optimizer state ", name, " is of type ",
-                  safetensors_name(found->second.scalar_type()), ", optimizer.moments asks for ",
-                  safetensors_name(live.scalar_type()));
-  at::Tensor target = live;
-  target.copy_(found->second);
+std::vector<StatePiece> AdamW::owned_pieces(const OptimizerState& state) const {
+  return pieces_of(state, layout_, share_.owned);
 }
 
-void AdamW::restore_master(const NamedTensors& saved, const FlatSlot& slot) {
-  at::Tensor master = at::empty(slot.shape, at::kFloat);
-  restore_tensor(saved, "master." + slot.name, master);
-  const at::Tensor high = at::empty(slot.shape, at::kBFloat16), low = at::empty(slot.shape, at::kShort);
-  split_masters(master, high, low);
-  slot.view_in(state_.weight).copy_(high);
-  slot.view_in(state_.weight_low).copy_(low);
-}
-
-void AdamW::restore(const NamedTensors& saved, int64_t updates) {
-  const at::NoGradGuard no_grad;
-  for (const FlatSlot& slot : layout_.slots) {
-    for (const auto& [name, moment] :
-         {std::pair("exp_avg", &state_.exp_avg), std::pair("exp_avg_sq", &state_.exp_avg_sq)}) {
-      restore_tensor(saved, str(name, ".", slot.name), slot.view_in(moment->numbers));
-      if (!moment->scales.defined()) continue;
-      restore_tensor(saved, str(name, "_scale.", slot.name), slot.scales_in(moment->scales));
-    }
-    if (state_.weight_low.defined()) restore_master(saved, slot);
-  }
+void AdamW::restore(const SavedTensors& saved, int64_t updates) {
+  restore_state(state_, layout_, share_.held, saved);
   updates_ = updates;
 }
 

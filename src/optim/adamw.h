@@ -3,31 +3,16 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "ops/adamw.h"
 #include "ops/gradient_sink.h"
 #include "optim/config.h"
 #include "optim/flat_layout.h"
-#include "tensor/tensor_file.h"
+#include "optim/optimizer_state.h"
 
 namespace dga {
-
-/// The trained weights and the optimizer's tensors in the flat space.
-struct OptimizerState {
-  at::Tensor weight;      // the parameters are views of it
-  at::Tensor weight_low;  // int16, the bits that bf16 weights lack of their fp32 masters; undefined for wider weights
-  StoredMoment exp_avg, exp_avg_sq;
-
-  /// A copy in host memory, made without one on the device.
-  OptimizerState copy_to_host() const;
-  /// What checkpoints hold, each tensor made when it is written: "exp_avg.<name>", "exp_avg_sq.<name>", for 8-bit
-  /// moments "exp_avg_scale.<name>" and "exp_avg_sq_scale.<name>", and for bf16 weights "master.<name>" in fp32.
-  std::map<std::string, TensorSource> tensors(const FlatLayout& layout) const;
-};
 
 /// How the gradients of a step's micro-batches add up.
 enum class GradientSum { as_weights, fp32 };
@@ -56,11 +41,14 @@ class AdamW {
   const FlatLayout& layout() const { return layout_; }
   /// The live tensors.
   const OptimizerState& state() const { return state_; }
+  /// The pieces of parameters that this rank answers for, by parameter and place; over all ranks every number once.
+  /// With one rank: whole parameters. Their tensors are of `state`, which is state() or a copy of it.
+  std::vector<StatePiece> owned_pieces(const OptimizerState& state) const;
   /// The summed gradient of a parameter (by its index), for tests and tools.
   const at::Tensor& gradient(size_t parameter) const { return sinks_[parameter]->sum; }
-  /// Takes over what state().tensors() of an earlier run held. Throws an input error naming a missing tensor, or one of
-  /// another shape or type.
-  void restore(const NamedTensors& saved, int64_t updates);
+  /// Takes over what the checkpoint of an earlier run holds, of any number of ranks: for each parameter the tensors
+  /// that StatePiece names, whole. Throws an input error naming a missing tensor, or one of another shape or type.
+  void restore(const SavedTensors& saved, int64_t updates);
 
  private:
   void move_parameters();
@@ -68,14 +56,13 @@ class AdamW {
   void update_range(FlatRange numbers, const AdamWStep& step) const;
   void fill_empty_gradients();
   AdamWRange range(FlatRange numbers) const;
-  void restore_tensor(const NamedTensors& saved, const std::string& name, const at::Tensor& live) const;
-  void restore_master(const NamedTensors& saved, const FlatSlot& slot);
 
   OptimizerConfig config_;
   uint64_t seed_;
   bool on_host_ = false;  // the state, while the weights are on a GPU
   std::vector<TrainedParameter> parameters_;
   FlatLayout layout_;
+  RankShare share_;
   at::Tensor gradients_;                              // [size]
   std::vector<std::shared_ptr<GradientSink>> sinks_;  // one for each parameter, views of gradients_
   OptimizerState state_;

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "dist/together.h"
 #include "eval/perplexity.h"
 #include "eval/report.h"
 #include "util/file.h"
@@ -21,16 +22,19 @@ HeldOutEvaluation::HeldOutEvaluation(const RunConfig& config, std::shared_ptr<co
   if (eval_.context_lengths.empty()) eval_.context_lengths = {data_.context_length};
 }
 
-nlohmann::json HeldOutEvaluation::run(const Llama& model, int64_t step) {
+nlohmann::json HeldOutEvaluation::run(const Llama& model, int64_t step, Communicator& ranks) {
   const at::NoGradGuard no_grad;
   if (!text_) text_ = read_eval_text(eval_, data_, tokenizer_);
   const std::vector<int32_t> token_bytes = tokenizer_ ? token_byte_table(*tokenizer_) : std::vector<int32_t>();
-  const EvalResult result = evaluate_perplexity(model, attention_, eval_, *text_, token_bytes);
+  EvalProgress nothing_kept;
+  const EvalResult result = evaluate_perplexity(model, attention_, eval_, *text_, token_bytes, ranks, nothing_kept);
 
   nlohmann::json document = eval_json(result);
   document["step"] = step;
-  std::filesystem::create_directories(folder_);
-  write_file_atomic(folder_ / str("step-", step, ".json"), document.dump(2) + "\n");
+  run_on_first(ranks, str("held_out/step-", step), [&] {
+    std::filesystem::create_directories(folder_);
+    write_file_atomic(folder_ / str("step-", step, ".json"), document.dump(2) + "\n");
+  });
   nlohmann::json summary = nlohmann::json::array();
   for (const LengthResult& length : result.lengths) {
     log::info("step ", step, "  held out: context ", length.context_length, "  nll ", length.nll, "  perplexity ",

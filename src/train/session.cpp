@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "dist/together.h"
 #include "eval/run_model.h"
 #include "run/build_info.h"
 #include "run/run_folder.h"
@@ -62,18 +63,19 @@ void log_start(const LoadedRun& run, const Trainer& trainer) {
 
 }  // namespace
 
-std::optional<CheckpointFolder> find_checkpoint(const RunConfig& config) {
+std::optional<CheckpointFolder> find_checkpoint(const RunConfig& config, Communicator& ranks) {
   const fs::path root = config.run.path() / "checkpoints";
-  clean_up_leftovers(root);
-  std::optional<CheckpointFolder> newest = newest_complete_checkpoint(root);
+  run_on_first(ranks, "find_checkpoint/clean_up", [&] { clean_up_leftovers(root); });
+  std::optional<CheckpointFolder> newest = newest_complete_checkpoint(root, ranks, "find_checkpoint");
   DGA_CHECK_INPUT(newest || list_checkpoints(root).empty(), "no checkpoint in ", root.string(),
                   " is complete; remove them to train from the beginning");
   return newest;
 }
 
-TrainerParts assemble(const LoadedRun& run, std::optional<CheckpointFolder> resume_from) {
+TrainerParts assemble(const LoadedRun& run, std::optional<CheckpointFolder> resume_from, Communicator& ranks) {
   set_up_torch(run.config);
   TrainerParts parts;
+  parts.ranks = &ranks;
   parts.run_folder = run.config.run.path();
   parts.tokenizer = load_run_tokenizer(run.config);
   parts.loader = make_loader(run, parts.tokenizer);
@@ -82,7 +84,7 @@ TrainerParts assemble(const LoadedRun& run, std::optional<CheckpointFolder> resu
   return parts;
 }
 
-ExitCode train(const LoadedRun& run, const std::vector<std::string>& command_line, Start start) {
+ExitCode train(const LoadedRun& run, const std::vector<std::string>& command_line, Start start, Communicator& ranks) {
   install_stop_signals();
   log::set_level(run.config.log.level);
   const fs::path folder = run.config.run.path();
@@ -90,13 +92,13 @@ ExitCode train(const LoadedRun& run, const std::vector<std::string>& command_lin
 
   std::optional<CheckpointFolder> from;
   std::vector<ConfigChange> changes;
-  if (start == Start::resume) from = find_checkpoint(run.config);
+  if (start == Start::resume) from = find_checkpoint(run.config, ranks);
   // Before the run folder is touched, since this may refuse.
   if (from) changes = check_resumable(read_training_state(from->path).config, run.config);
   create_run_folder(run, command_line, start == Start::resume ? RunStart::resume : RunStart::fresh);
   log::add_file(folder / "train.log");
 
-  Trainer trainer(run, assemble(run, from));
+  Trainer trainer(run, assemble(run, from, ranks));
   log_start(run, trainer);
   for (const ConfigChange& change : changes) {
     log::info("changed since the checkpoint: ", change.path, " was ", change.before, ", is now ", change.after);

@@ -53,6 +53,7 @@ bool is_due(int64_t every_steps, int64_t step) { return every_steps > 0 && step 
 
 Trainer::Trainer(const LoadedRun& run, TrainerParts parts)
     : config_(run.config),
+      ranks_(*parts.ranks),
       folder_(std::move(parts.run_folder)),
       description_(describe_model(config_, *parts.model)),
       model_(std::move(parts.model)),
@@ -60,7 +61,7 @@ Trainer::Trainer(const LoadedRun& run, TrainerParts parts)
       trainable_(select_trainable(model_->parameters(), config_.train.trainable)),
       optimizer_(config_.optimizer, static_cast<uint64_t>(config_.run.seed), trainable_, gradient_sum(config_.train)),
       outliers_(config_.train.skip_outliers),
-      writer_(folder_ / "checkpoints", config_.checkpoint),
+      writer_(folder_ / "checkpoints", config_.checkpoint, ranks_),
       flops_(*model_),
       peak_(find_peak(*model_)) {
   if (parts.resume_from) restore(*parts.resume_from);
@@ -116,7 +117,7 @@ ExitCode Trainer::settle(PendingStep step) {
   StepRecord record = complete(std::move(step));
   const bool last = state_.step == config_.train.steps;
   if (held_out_ && stop_signal() == 0 && (last || is_due(config_.eval.every_steps, state_.step))) {
-    record.eval = held_out_->run(*model_, state_.step);
+    record.eval = held_out_->run(*model_, state_.step, ranks_);
   }
   report(record);
   if (const int signal = stop_signal(); signal != 0) return stop(signal);
@@ -270,7 +271,8 @@ void Trainer::save() {
   state_.loader = loader_->state();
   state_.metrics_bytes = metrics_->sync();
   const Snapshot snapshot = config_.checkpoint.background ? Snapshot::copied : Snapshot::live;
-  writer_.submit(make_checkpoint(state_, *model_, description_, optimizer_, snapshot));
+  const Share rank{ranks_.rank(), ranks_.world_size()};
+  writer_.submit(make_checkpoint(state_, *model_, description_, optimizer_, snapshot, rank));
   saved_step_ = state_.step;
 }
 

@@ -9,6 +9,7 @@
 #include "checkpoint/reader.h"
 #include "checkpoint/writer.h"
 #include "data/loader.h"
+#include "dist/communicator.h"
 #include "loss/linear_cross_entropy.h"
 #include "model/llama.h"
 #include "optim/adamw.h"
@@ -28,6 +29,7 @@ namespace dga {
 
 /// What a run is made of.
 struct TrainerParts {
+  Communicator* ranks = nullptr;  // outlives the trainer
   std::filesystem::path run_folder;
   std::shared_ptr<const Tokenizer> tokenizer;  // null where all text is token bins
   std::unique_ptr<Loader> loader;
@@ -86,6 +88,7 @@ class Trainer {
   ExitCode stop(int signal);
 
   RunConfig config_;
+  Communicator& ranks_;
   std::filesystem::path folder_;
   HfExport description_;
   std::unique_ptr<Llama> model_;
