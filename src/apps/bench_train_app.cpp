@@ -18,10 +18,11 @@ struct BenchTrainOptions {
   std::string json;
 };
 
-ExitCode run_bench_train(const BenchTrainOptions& options) {
+ExitCode run_bench_train(const BenchTrainOptions& options, Communicator& ranks) {
   const LoadedRun run = load_run(options.config, options.assignments, RunUse::training);
   log::set_level(run.config.log.level);
-  const TrainBenchResult result = bench_train(run, options.bench);
+  const TrainBenchResult result = bench_train(run, options.bench, ranks);
+  if (!ranks.is_first()) return ExitCode::ok;
   std::fputs(train_bench_text(result).c_str(), stdout);
   if (!options.json.empty()) write_file_atomic(options.json, train_bench_json(result, build_info().commit));
   return ExitCode::ok;
@@ -42,9 +43,10 @@ void add_bench_train(CLI::App& bench, AppContext& context) {
   app->add_option("--json", options->json, "write the result to this file")->type_name("FILE");
   app->footer(
       "Prints tokens/s, MFU, the device's time by phase and peak memory beside what `dga config` predicts for the "
-      "card. "
-      "Without model.path the weights are random; the text is the config's own.");
-  app->callback([options, &context] { context.action = [options] { return run_bench_train(*options); }; });
+      "card. Without model.path the weights are random; the text is the config's own.");
+  app->callback([options, &context] {
+    context.action = [options] { return run_bench_train(*options, *make_single_communicator()); };
+  });
 }
 
 }  // namespace dga

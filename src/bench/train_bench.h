@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "bench/step_profile.h"
+#include "dist/communicator.h"
+#include "dist/config.h"
 #include "run/run_config.h"
 #include "train/prediction.h"
 #include "train/step_record.h"
@@ -21,6 +23,8 @@ struct TrainBenchOptions {
 /// Training steps of a config, measured.
 struct TrainBenchResult {
   std::string card, attention, config_hash;
+  int64_t ranks = 1;
+  ParallelConfig parallel;
   int64_t context_length = 0, global_batch_size = 0, micro_batch_size = 0, parameters = 0;
   std::vector<StepRecord> records;  // of the measured steps
   std::optional<double> peak_flops;
@@ -38,8 +42,9 @@ struct TrainBenchResult {
 };
 
 /// Trains as the config says, the host a step behind the device as in a real run, and throws the result away: nothing
-/// is evaluated or saved, and the run folder is a temporary one.
-TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options);
+/// is evaluated or saved, and the run folder is a temporary one. Times are those of this rank; tokens, FLOPs and the
+/// peak are of all.
+TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options, Communicator& ranks);
 
 /// A few lines of text, and a markdown table of the profile where there is one.
 std::string train_bench_text(const TrainBenchResult& result);

@@ -88,8 +88,8 @@ struct Replica {
   static DataParallel parallel(const Case& c, Communicator& ranks) {
     DataParallel parallel;
     parallel.ranks = &ranks;
-    parallel.config.shard = c.level;
-    parallel.config.bucket_mib = 1;
+    parallel.level = c.level;
+    parallel.bucket_bytes = 1 << 20;
     return parallel;
   }
 
