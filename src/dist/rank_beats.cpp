@@ -13,6 +13,7 @@ namespace {
 using Clock = FailureBoard::Clock;
 
 constexpr const char* kFailureKey = "failure";
+constexpr int64_t kExtraBeats = 4;
 constexpr auto kQuickBeat = std::chrono::milliseconds(50);
 
 std::string sign_key(int64_t rank) { return str("sign/", rank); }
@@ -148,11 +149,23 @@ class Beats {
     s_.board.wake([&] { s_.others_left = others_left; });
   }
 
-  void look_at_collectives() {
-    {
-      const std::lock_guard lock(s_.hooks_mutex);
-      if (s_.hooks.poll) s_.hooks.poll();
+  /// Asks the device. A broken connection mostly has a reason that the watch will find: a rank that is gone.
+  void poll_device() {
+    const std::unique_lock lock(s_.hooks_mutex, std::try_to_lock);
+    if (!lock.owns_lock() || !s_.hooks.poll || s_.board.failure()) return;
+    const std::string problem = s_.hooks.poll();
+    if (problem.empty()) return;
+    if (++problem_beats_ > s_.times.doubted_beats + kExtraBeats) {
+      publish(str(s_.names[static_cast<size_t>(s_.place.rank)], " failed at step ", s_.board.progress().step, ": ",
+                  problem));
     }
+    s_.board.wake([&] {
+      if (s_.mood == Mood::running) s_.mood = Mood::doubting;
+    });
+  }
+
+  void look_at_collectives() {
+    poll_device();
     const auto oldest = s_.board.oldest();
     const auto limit = std::chrono::seconds(s_.limit_seconds);
     if (!oldest || Clock::now() - oldest->since < limit || s_.board.failure()) return;
@@ -172,6 +185,7 @@ class Beats {
   WatchState& s_;
   RankSign sign_;
   std::vector<Seen> seen_;
+  int64_t problem_beats_ = 0;
   bool met_ = false;
   const Clock::time_point begin_ = Clock::now();
   Clock::time_point last_look_;

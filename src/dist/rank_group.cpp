@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <thread>
 
-#include "dist/gloo_communicator.h"
-#include "dist/nccl_communicator.h"
 #include "util/error.h"
 
 namespace dga {
@@ -76,12 +74,6 @@ void RankGroup::wait_for_texts(const std::string& topic, const std::vector<std::
                          watch_->board().progress().step, "; missing: ", missing));
     check();
   }
-}
-
-std::unique_ptr<Communicator> make_communicator(RankGroup& ranks, c10::Device device, const ParallelConfig& config) {
-  ranks.set_limit(std::chrono::seconds(config.timeout_seconds));
-  if (ranks.world_size() == 1) return make_single_communicator();
-  return device.is_cuda() ? make_nccl_communicator(ranks, device) : make_gloo_communicator(ranks);
 }
 
 }  // namespace dga

@@ -1,8 +1,5 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-#include <c10/core/Device.h>
-
 #include <memory>
 #include <mutex>
 #include <set>
@@ -10,7 +7,6 @@
 #include <vector>
 
 #include "dist/communicator.h"
-#include "dist/config.h"
 #include "dist/launch_environment.h"
 #include "dist/rank_watch.h"
 
@@ -68,7 +64,8 @@ auto report_failures(RankGroup& ranks, const Work& work) {
   }
 }
 
-/// Collectives among the ranks on tensors of `device`, by NCCL on a GPU and gloo on a CPU. `ranks` must outlive it.
-std::unique_ptr<Communicator> make_communicator(RankGroup& ranks, c10::Device device, const ParallelConfig& config);
+/// The communicator of these ranks, for tensors of a GPU by NCCL and of the CPU by gloo; the first collective connects
+/// the ranks. `ranks` must outlive it.
+std::unique_ptr<Communicator> make_communicator(RankGroup& ranks);
 
 }  // namespace dga

@@ -24,8 +24,10 @@ struct WatchTimes {
 
 /// Work on a device that the watch must look after.
 struct WatchHooks {
-  std::function<void()> poll;   // at each beat: notes collectives that have ended
-  std::function<void()> abort;  // once, when the run has failed: ends collectives that hang
+  /// At each beat: notes collectives that have ended; returns what is wrong with the connections, or nothing.
+  std::function<std::string()> poll;
+  /// Once, when the run has failed: ends collectives that hang. Runs beside the other threads.
+  std::function<void()> abort;
 };
 
 struct WatchState;

@@ -109,7 +109,8 @@ void update_chunk(const AdamWRange& range, const AdamWStep& step, uint64_t key) 
 
 void adamw_update_cpu(const AdamWRange& range, const AdamWStep& step, uint64_t key) {
   if (step.stop.item<int32_t>() != 0) return;
-  if (range.weight.scalar_type() == range.exp_avg.numbers.scalar_type()) return fused_adamw(range, step);
+  const bool plain = !range.weight_low.defined() && range.weight.scalar_type() == range.exp_avg.numbers.scalar_type();
+  if (plain) return fused_adamw(range, step);
   const int64_t count = range.weight.numel(), chunks = (count + kChunk - 1) / kChunk;
   for_each_in_parallel(chunks, [&](int64_t chunk) {
     const at::NoGradGuard no_grad;  // a mode of the thread

@@ -32,9 +32,9 @@ StoredMoment make_moment(int64_t size, at::TensorOptions options) {
   return moment;
 }
 
-FlatCut cut_for(const ParallelConfig& config, const GradientPlan& plan, int64_t ranks) {
+FlatCut cut_for(const DataParallel& parallel, const GradientPlan& plan, int64_t ranks) {
   if (ranks == 1) return {};
-  return {ranks, config.bucket_mib * (int64_t{1} << 20) / static_cast<int64_t>(c10::elementSize(plan.reduced))};
+  return {ranks, parallel.bucket_bytes / static_cast<int64_t>(c10::elementSize(plan.reduced))};
 }
 
 std::vector<TrainedParameter> checked(std::vector<TrainedParameter> parameters) {
@@ -56,8 +56,8 @@ AdamW::AdamW(const OptimizerConfig& config, uint64_t seed, std::vector<TrainedPa
       single_(parallel.ranks == nullptr ? make_single_communicator() : nullptr),
       ranks_(parallel.ranks == nullptr ? *single_ : *parallel.ranks),
       parameters_(checked(std::move(parameters))),
-      plan_(plan_gradients(parallel.config, ranks_.world_size(), parameters_.front().value.scalar_type(), sum)),
-      layout_(config, parameters_, cut_for(parallel.config, plan_, ranks_.world_size())),
+      plan_(plan_gradients(parallel, ranks_.world_size(), parameters_.front().value.scalar_type(), sum)),
+      layout_(config, parameters_, cut_for(parallel, plan_, ranks_.world_size())),
       share_(layout_, plan_.level, ranks_.rank(), ranks_.world_size()) {
   const at::NoGradGuard no_grad;
   move_parameters();

@@ -7,21 +7,15 @@
 #include <vector>
 
 #include "dist/communicator.h"
-#include "dist/config.h"
 #include "ops/adamw.h"
 #include "optim/config.h"
+#include "optim/data_parallel.h"
 #include "optim/flat_layout.h"
 #include "optim/gradient_reduction.h"
 #include "optim/optimizer_state.h"
 #include "optim/rank_share.h"
 
 namespace dga {
-
-/// The ranks that train together; null is one alone.
-struct DataParallel {
-  Communicator* ranks = nullptr;
-  ParallelConfig config;
-};
 
 /// AdamW (Loshchilov and Hutter 2019) in PyTorch's form over flat parameters. The parameters' storage moves into one
 /// flat tensor and their gradients go to another as backward() makes them. bf16 weights have exact fp32 masters, kept

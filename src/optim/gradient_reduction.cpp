@@ -25,18 +25,18 @@ int64_t largest_bucket(const FlatLayout& layout) {
 
 }  // namespace
 
-GradientPlan plan_gradients(const ParallelConfig& config, int64_t ranks, at::ScalarType weights, GradientSum sum) {
+GradientPlan plan_gradients(const DataParallel& parallel, int64_t ranks, at::ScalarType weights, GradientSum sum) {
   const at::ScalarType wide = weights == at::kDouble ? at::kDouble : at::kFloat;
   const at::ScalarType local = sum == GradientSum::fp32 ? wide : weights;
   if (ranks == 1) return {ShardLevel::none, local, local, local};
-  const at::ScalarType reduced = config.reduce == ReduceType::fp32 ? wide : at::kBFloat16;
-  switch (config.shard) {
+  const at::ScalarType reduced = parallel.reduce == ReduceType::fp32 ? wide : at::kBFloat16;
+  switch (parallel.level) {
     case ShardLevel::none:
-      return {config.shard, local, reduced, local};
+      return {parallel.level, local, reduced, local};
     case ShardLevel::optimizer:
-      return {config.shard, local, reduced, reduced == wide ? wide : local};
+      return {parallel.level, local, reduced, reduced == wide ? wide : local};
     case ShardLevel::optimizer_gradients:
-      return {config.shard, reduced, reduced, reduced == local ? local : wide};
+      return {parallel.level, reduced, reduced, reduced == local ? local : wide};
   }
   fail(ExitCode::failure, "unknown level of sharding");
 }
@@ -68,7 +68,10 @@ GradientReduction::GradientReduction(const std::vector<TrainedParameter>& parame
     for (const size_t slot : layout.groups[group].slots) {
       auto sink = std::make_shared<GradientSink>();
       if (whole_.defined()) sink->sum = layout.slots[slot].view_in(whole_);
-      sink->provide_memory = [this, group] { provide_memory(group); };
+      sink->provide_memory = [this, group, name = parameters[slot].name] {
+        DGA_CHECK(!progress_.was_taken(group), "a gradient of ", name, " came after its reduction");
+        provide_memory(group);
+      };
       if (ranks.world_size() > 1) sink->on_complete = [this, slot] { complete(slot); };
       attach_gradient_sink(parameters[slot].value, sink);
       parameters_.push_back(parameters[slot].value);
@@ -124,8 +127,6 @@ std::vector<at::Tensor> GradientReduction::owned_gradients() const {
 
 /// Gives the sinks of a group their places in a buffer.
 void GradientReduction::provide_memory(size_t group) {
-  DGA_CHECK(!progress_.was_taken(group), "a gradient of ", layout_.slots[layout_.groups[group].earliest].name,
-            " or behind it came after its reduction");
   const FlatGroup& which = layout_.groups[group];
   group_buffer_[group] = take_buffer(which.numbers.size());
   const at::Tensor& memory = *group_buffer_[group];
@@ -169,8 +170,9 @@ void GradientReduction::reduce_left() {
 void GradientReduction::reduce_group(size_t group) {
   const at::NoGradGuard no_grad;
   const FlatGroup& which = layout_.groups[group];
+  if (has_buffers() && !group_buffer_[group]) provide_memory(group);
   for (const size_t slot : which.slots) {
-    if (!sinks_[slot]->filled) sinks_[slot]->memory().zero_();
+    if (!sinks_[slot]->filled) sinks_[slot]->sum.zero_();
   }
   const Buffer buffer = std::exchange(group_buffer_[group], nullptr);
   for (size_t i = 0; i < which.buckets.size(); ++i) {

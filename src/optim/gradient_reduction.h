@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "dist/communicator.h"
-#include "dist/config.h"
 #include "ops/gradient_sink.h"
+#include "optim/data_parallel.h"
 #include "optim/flat_layout.h"
 #include "optim/group_progress.h"
 #include "optim/rank_share.h"
@@ -31,7 +31,7 @@ struct GradientPlan {
                            // another type than `local`
 };
 /// One rank shards nothing and keeps its gradients as they are.
-GradientPlan plan_gradients(const ParallelConfig& config, int64_t ranks, at::ScalarType weights, GradientSum sum);
+GradientPlan plan_gradients(const DataParallel& parallel, int64_t ranks, at::ScalarType weights, GradientSum sum);
 
 /// The gradients of a step and their sums over the ranks, which are made group by group while backward goes on to the
 /// parameters before. Where gradients are not sharded all have their place in one flat tensor, the step's passes add up

@@ -62,7 +62,7 @@ Trainer::Trainer(const LoadedRun& run, TrainerParts parts, Communicator& ranks)
       loader_(std::move(parts.loader)),
       trainable_(select_trainable(model_->parameters(), config_.train.trainable)),
       optimizer_(config_.optimizer, static_cast<uint64_t>(config_.run.seed), trainable_,
-                 gradient_sum(config_.train, ranks), {&ranks, config_.parallel}),
+                 gradient_sum(config_.train, ranks), data_parallel(ranks, config_.parallel)),
       outliers_(config_.train.skip_outliers),
       writer_(folder_ / "checkpoints", config_.checkpoint, ranks),
       flops_(*model_) {

@@ -15,14 +15,14 @@ using testing::require;
 
 const RankScenario kOperations("operations", [](const LaunchEnvironment& place) {
   RankGroup ranks(place);
-  const auto communicator = make_communicator(ranks, at::kCPU, {});
+  const auto communicator = make_communicator(ranks);
   testing::check_operations(*communicator, at::kCPU);
 });
 
 /// The same bits from both ways to sum, and from any cut of the numbers.
 const RankScenario kOneSum("one_sum", [](const LaunchEnvironment& place) {
   RankGroup ranks(place);
-  const auto communicator = make_communicator(ranks, at::kCPU, {});
+  const auto communicator = make_communicator(ranks);
   constexpr int64_t kCount = 1 << 20;
   at::manual_seed(static_cast<uint64_t>(place.rank));
   const at::Tensor numbers = at::randn({kCount});
@@ -42,7 +42,7 @@ const RankScenario kOneSum("one_sum", [](const LaunchEnvironment& place) {
 
 const RankScenario kExchange("exchange", [](const LaunchEnvironment& place) {
   RankGroup ranks(place);
-  const auto communicator = make_communicator(ranks, at::kCPU, {});
+  const auto communicator = make_communicator(ranks);
   std::vector<std::string> expected;
   for (int64_t rank = 0; rank < place.world_size; ++rank) expected.push_back(std::string(rank * 100000, 'x') + "end\n");
   for (const char* topic : {"first", "second"}) {
@@ -65,7 +65,7 @@ TEST(Gloo, TextsAreExchanged) { testing::expect_success("exchange", 3); }
 TEST(Gloo, OneProcessNeedsNoOthers) {
   RankGroup alone{LaunchEnvironment()};
   EXPECT_EQ(alone.exchange("topic", "text"), std::vector<std::string>{"text"});
-  testing::check_operations(*make_communicator(alone, at::kCPU, {}), at::kCPU);
+  testing::check_operations(*make_communicator(alone), at::kCPU);
 }
 
 }  // namespace

@@ -1,5 +1,3 @@
-#include "dist/gloo_communicator.h"
-
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
@@ -9,6 +7,7 @@
 #include <mutex>
 #include <thread>
 
+#include "dist/collectives.h"
 #include "dist/gloo_group.h"
 #include "dist/rank_group.h"
 #include "util/error.h"
@@ -24,7 +23,7 @@ struct GlooItem {
   std::string error;
 };
 
-/// What the communicator shares with the thread that its collectives run in, which may hang in one of them when the run
+/// What GlooCollectives shares with the thread that its collectives run in, which may hang in one of them when the run
 /// has failed.
 struct GlooQueue {
   explicit GlooQueue(RankGroup& ranks) : group(ranks), board(&ranks.watch()->board()) {}
@@ -32,7 +31,7 @@ struct GlooQueue {
   GlooGroup group;
   std::mutex mutex;
   std::condition_variable changed;
-  FailureBoard* board;  // null once the communicator has left this to its thread
+  FailureBoard* board;  // null once GlooCollectives has left this to its thread
   std::deque<std::shared_ptr<GlooItem>> items;
   bool closed = false;
   bool ended = false;  // under the board's lock
@@ -91,13 +90,13 @@ class GlooPending final : public PendingCollective {
   std::shared_ptr<GlooItem> item_;
 };
 
-class GlooCommunicator final : public Communicator {
+class GlooCollectives final : public Collectives {
  public:
-  explicit GlooCommunicator(RankGroup& ranks)
+  explicit GlooCollectives(RankGroup& ranks)
       : ranks_(ranks), queue_(std::make_shared<GlooQueue>(ranks)), thread_(run_queue, queue_) {}
 
   /// Lets collectives that have begun come to their end, unless the run has failed.
-  ~GlooCommunicator() override {
+  ~GlooCollectives() override {
     {
       const std::lock_guard lock(queue_->mutex);
       queue_->closed = true;
@@ -115,39 +114,17 @@ class GlooCommunicator final : public Communicator {
     }
   }
 
-  int64_t rank() const override { return ranks_.rank(); }
-  int64_t world_size() const override { return ranks_.world_size(); }
-
-  std::unique_ptr<PendingCollective> all_reduce(at::Tensor numbers, Reduction reduction) override {
-    check(numbers);
+  std::unique_ptr<PendingCollective> all_reduce(const at::Tensor& numbers, Reduction reduction) override {
     return begin("all_reduce", [=](GlooGroup& group) { group.all_reduce(numbers, reduction); });
   }
-  std::unique_ptr<PendingCollective> reduce_scatter(at::Tensor output, const at::Tensor& input) override {
-    check(output, input);
+  std::unique_ptr<PendingCollective> reduce_scatter(const at::Tensor& output, const at::Tensor& input) override {
     return begin("reduce_scatter", [=](GlooGroup& group) { group.reduce_scatter(output, input); });
   }
-  std::unique_ptr<PendingCollective> all_gather(at::Tensor output, const at::Tensor& input) override {
-    check(input, output);
+  std::unique_ptr<PendingCollective> all_gather(const at::Tensor& output, const at::Tensor& input) override {
     return begin("all_gather", [=](GlooGroup& group) { group.all_gather(output, input); });
   }
 
-  std::vector<std::string> exchange(const std::string& topic, const std::string& text) override {
-    return ranks_.exchange(topic, text);
-  }
-  void set_step(int64_t step) override { ranks_.set_step(step); }
-  void check() const override { ranks_.check(); }
-
  private:
-  static void check(const at::Tensor& tensor) {
-    DGA_CHECK(tensor.is_cpu() && tensor.is_contiguous(), "collectives of CPU processes take contiguous CPU tensors");
-  }
-  void check(const at::Tensor& part, const at::Tensor& whole) const {
-    check(part);
-    check(whole);
-    DGA_CHECK(part.numel() * world_size() == whole.numel() && part.scalar_type() == whole.scalar_type(), "a part of ",
-              part.numel(), " numbers does not fit ", whole.numel(), " on ", world_size(), " ranks");
-  }
-
   std::unique_ptr<PendingCollective> begin(const char* name, std::function<void(GlooGroup&)> run) {
     const auto item = std::make_shared<GlooItem>(GlooItem{name, std::move(run), false, ""});
     {
@@ -166,9 +143,9 @@ class GlooCommunicator final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_gloo_communicator(RankGroup& ranks) {
+std::unique_ptr<Collectives> make_gloo_collectives(RankGroup& ranks) {
   try {
-    return std::make_unique<GlooCommunicator>(ranks);
+    return std::make_unique<GlooCollectives>(ranks);
   } catch (const Error&) {
     throw;
   } catch (const std::exception& e) {
