@@ -157,82 +157,49 @@ TEST_F(SeveralProcesses, AnotherTakesOverFromOneThatIsKilled) {
   EXPECT_EQ(shards(), std::vector<fs::path>{shard});
 }
 
-/// Documents of the file that the reader hands out, `limit` at most.
-std::vector<std::vector<int32_t>> read_some(DocumentReader& reader, size_t limit) {
-  std::vector<std::vector<int32_t>> found;
-  while (found.size() < limit) {
-    std::optional<TokenizedDocument> document = reader.next();
-    if (!document) break;
-    found.push_back(std::move(document->tokens));
-  }
-  return found;
-}
-
-/// A child that tokenises a pipe which this process fills: the shard can be no longer than we let it.
-class Following : public SeveralProcesses {
- protected:
-  void begin(const std::vector<std::string>& texts) {
-    texts_ = texts;
-    pipe_ = folder / "files" / "a.jsonl";
-    fs::create_directories(pipe_.parent_path());
-    ASSERT_EQ(mkfifo(pipe_.c_str(), 0600), 0);
-    from_ = source("a", pipe_);
-    child_ = std::make_unique<Child>([&](const auto& tell) {
-      DocumentReader reader({from_}, config({}), sample_tokenizer());
-      tell(str("first of ", read_some(reader, 1).size()));
-      read_some(reader, texts_.size());
-      tell("done");
-      pause();
-    });
-    const std::string bytes = jsonl(texts);
-    descriptor_ = open(pipe_.c_str(), O_WRONLY);
-    filler_ = std::thread([this, bytes] {
-      // The rest than a few lines comes once `rest_` is there; the child may be gone by then.
-      const size_t half = bytes.rfind('\n', bytes.size() / 2) + 1;
-      if (::write(descriptor_, bytes.data(), half) < 0) return;
-      rest_.get_future().wait();
-      if (::write(descriptor_, bytes.data() + half, bytes.size() - half) < 0) return;
-    });
-    ASSERT_EQ(child_->read_line(), "first of 1");
-  }
-  void let_it_end() {
-    if (!filler_.joinable()) return;
-    rest_.set_value();
-    filler_.join();
-    close(descriptor_);
-  }
-  void TearDown() override {
-    let_it_end();
-    SeveralProcesses::TearDown();
-  }
-  void expect_texts(const std::vector<std::vector<int32_t>>& documents, size_t first) const {
-    for (size_t i = 0; i < documents.size(); ++i) {
-      const std::vector<int> expected = library_ids(texts_.at(first + i));
-      ASSERT_TRUE(std::equal(documents[i].begin(), documents[i].end(), expected.begin(), expected.end())) << first + i;
-    }
-  }
-
-  std::vector<std::string> texts_;
-  fs::path pipe_;
-  SourceConfig from_;
-  std::unique_ptr<Child> child_;
-  int descriptor_ = -1;
-  std::promise<void> rest_;
-  std::thread filler_;
-};
-
-TEST_F(Following, DocumentsOfAnotherProcessAreReadWhileItWrites) {
+TEST_F(SeveralProcesses, DocumentsOfAnotherProcessAreReadWhileItWrites) {
   signal(SIGPIPE, SIG_IGN);
-  begin(documents("a", 12000));
-  DocumentReader reader({from_}, config({}), sample_tokenizer());
-  const auto early = read_some(reader, 2000);  // the file has no end yet
-  ASSERT_EQ(early.size(), 2000u);
-  expect_texts(early, 0);
-  let_it_end();
-  const auto late = read_some(reader, 20000);
-  ASSERT_EQ(late.size(), 10000u);
-  expect_texts(late, 2000);
-  EXPECT_EQ(child_->read_line(), "done");
+  const std::vector<std::string> texts = documents("a", 12000);
+  // A pipe, so that the other process cannot get to the end before we let it.
+  SourceFile file;
+  file.path = folder / "a.jsonl";
+  file.text_field = "text";
+  ASSERT_EQ(mkfifo(file.path.c_str(), 0600), 0);
+  Child child([&](const auto& tell) {
+    TokenStore store(config({}), sample_tokenizer());
+    const std::shared_ptr<TokenFile> made = store.open(file);
+    made->document(0);
+    tell("begun");
+    made->document(12000);
+    tell("done");
+    pause();
+  });
+  const std::string bytes = jsonl(texts);
+  const size_t half = bytes.rfind('\n', bytes.size() / 2) + 1;
+  std::promise<void> rest;
+  std::jthread filler([&] {
+    const int descriptor = open(file.path.c_str(), O_WRONLY);
+    if (::write(descriptor, bytes.data(), half) < 0) std::abort();
+    rest.get_future().wait();
+    if (::write(descriptor, bytes.data() + half, bytes.size() - half) < 0) std::abort();
+    close(descriptor);
+  });
+  ASSERT_EQ(child.read_line(), "begun");
+  TokenStore store(config({}), sample_tokenizer());
+  const std::shared_ptr<TokenFile> followed = store.open(file);
+  const auto expect_document = [&](int64_t index) {
+    const TokenDocument document = followed->document(index).value();
+    std::vector<int32_t> tokens(static_cast<size_t>(document.tokens));
+    followed->read(document.offset, tokens);
+    const std::vector<int> expected = library_ids(texts[static_cast<size_t>(index)]);
+    ASSERT_TRUE(std::equal(tokens.begin(), tokens.end(), expected.begin(), expected.end())) << index;
+  };
+  for (const int64_t index : {0, 1, 2000, 7}) expect_document(index);
+  for (const fs::path& path : shards()) EXPECT_NE(path.extension(), ".tokens");
+  rest.set_value();
+  for (const int64_t index : {11999, 3, 6000}) expect_document(index);
+  EXPECT_FALSE(followed->document(12000));
+  EXPECT_EQ(child.read_line(), "done");
   ASSERT_EQ(shards().size(), 1u);
   EXPECT_EQ(shards()[0].extension(), ".tokens");
 }
