@@ -9,6 +9,7 @@
 
 #include "dist/rank_group.h"
 #include "dist/ranks.h"
+#include "dist/together.h"
 #include "util/error.h"
 
 namespace dga {
@@ -36,8 +37,8 @@ WatchTimes test_times() {
 template <class AtStep>
 void run_steps(const LaunchEnvironment& place, int64_t steps, const AtStep& at_step) {
   RankGroup ranks(place, test_times());
-  report_failures(ranks, [&] {
-    const auto communicator = make_communicator(ranks);
+  const auto communicator = make_communicator(ranks);
+  report_failures(*communicator, [&] {
     for (int64_t step = 1; step <= steps; ++step) {
       at_step(ranks, step);
       at::Tensor number = at::ones({1});
