@@ -1,6 +1,5 @@
 #include <fcntl.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -11,6 +10,7 @@
 #include <utility>
 
 #include "data/shard_format.h"
+#include "data/shard_log.h"
 #include "data/token_shard.h"
 #include "util/error.h"
 #include "util/file.h"
@@ -23,14 +23,6 @@ namespace {
 constexpr const char* kTemporaryEnding = ".tmp";
 
 std::string system_error() { return std::strerror(errno); }
-
-/// Whether the path still names the open file.
-bool names(const fs::path& path, int descriptor) {
-  struct stat by_path {};
-  struct stat by_descriptor {};
-  return stat(path.c_str(), &by_path) == 0 && fstat(descriptor, &by_descriptor) == 0 &&
-         by_path.st_ino == by_descriptor.st_ino && by_path.st_dev == by_descriptor.st_dev;
-}
 
 struct Claim {
   fs::path temporary;
@@ -49,16 +41,19 @@ Claim create_own(const fs::path& path) {
   }
 }
 
-/// The temporary beside `path`, locked and empty; nothing where another process has it. Between opening and locking it
-/// may have been removed as stale, or become the shard; then it is opened again.
+/// The temporary beside `path`, locked and empty; nothing where another process has it. One that a killed process left
+/// is removed, not emptied: others may still read what they know of it.
 std::optional<Claim> claim(const fs::path& path) {
-  const fs::path temporary = path.string() + kTemporaryEnding;
+  const fs::path temporary = shard_temporary_path(path);
   while (true) {
     const int descriptor = open(temporary.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     DGA_CHECK(descriptor >= 0, "cannot write ", temporary.string(), ": ", system_error());
     const bool locked = flock(descriptor, LOCK_EX | LOCK_NB) == 0;
     const bool busy = !locked && errno == EWOULDBLOCK;
-    if (locked && names(temporary, descriptor) && ftruncate(descriptor, 0) == 0) return Claim{temporary, descriptor};
+    // Between opening and locking it may have been removed, or become the shard; then it is opened again.
+    const bool named = locked && is_file_of(temporary, descriptor);
+    if (named && lseek(descriptor, 0, SEEK_END) == 0) return Claim{temporary, descriptor};
+    if (named) unlink(temporary.c_str());
     close(descriptor);
     if (busy) return std::nullopt;
     if (!locked) return create_own(path);
@@ -75,6 +70,7 @@ std::unique_ptr<ShardWriter> ShardWriter::begin(const fs::path& path, int token_
       new ShardWriter(path, std::move(claimed->temporary), claimed->descriptor, token_bytes));
   const ShardHeader empty{};
   writer->write_at_end(&empty, sizeof empty);
+  if (writer->temporary_ == shard_temporary_path(path)) writer->log_ = std::make_unique<ShardLog>(path);
   return writer;
 }
 
@@ -82,7 +78,7 @@ ShardWriter::ShardWriter(fs::path path, fs::path temporary, int descriptor, int 
     : path_(std::move(path)), temporary_(std::move(temporary)), descriptor_(descriptor), token_bytes_(token_bytes) {}
 
 ShardWriter::~ShardWriter() {
-  if (!temporary_.empty() && names(temporary_, descriptor_)) unlink(temporary_.c_str());
+  if (!temporary_.empty() && is_file_of(temporary_, descriptor_)) unlink(temporary_.c_str());
   close(descriptor_);
 }
 
@@ -110,6 +106,14 @@ void ShardWriter::append(std::span<const int32_t> tokens) {
     write_at_end(scratch_.data(), scratch_.size());
   }
   tokens_ += static_cast<int64_t>(tokens.size());
+}
+
+void ShardWriter::tell(const TokenDocument& document) {
+  if (log_) log_->add(document, [this](int64_t offset, std::span<int32_t> out) { read(offset, out); });
+}
+
+void ShardWriter::flush_told() {
+  if (log_) log_->flush();
 }
 
 void ShardWriter::read(int64_t offset, std::span<int32_t> out) const {
@@ -156,6 +160,7 @@ void ShardWriter::finish(const std::vector<TokenDocument>& documents, const Shar
             system_error());
   rename_synced(temporary_, path_);
   temporary_.clear();
+  log_.reset();
 }
 
 void remove_stale_temporaries(const fs::path& folder) {
@@ -164,8 +169,9 @@ void remove_stale_temporaries(const fs::path& folder) {
     if (entry.path().extension() != kTemporaryEnding) continue;
     const int descriptor = open(entry.path().c_str(), O_RDWR | O_CLOEXEC);
     if (descriptor < 0) continue;
-    if (flock(descriptor, LOCK_EX | LOCK_NB) == 0 && names(entry.path(), descriptor) &&
-        unlink(entry.path().c_str()) == 0) {
+    if (flock(descriptor, LOCK_EX | LOCK_NB) == 0 && is_file_of(entry.path(), descriptor)) {
+      unlink(shard_log_path(fs::path(entry.path()).replace_extension()).c_str());
+      unlink(entry.path().c_str());
       log::info("removed ", entry.path().string(), ", left behind by a process that was killed");
     }
     close(descriptor);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "data/problems.h"
+#include "data/shard_log.h"
 #include "data/token_file.h"
 #include "util/mapped_file.h"
 
@@ -57,6 +58,9 @@ class ShardWriter {
   ShardWriter& operator=(const ShardWriter&) = delete;
 
   void append(std::span<const int32_t> tokens);
+  /// A document whose tokens were appended; other processes that need the shard learn of it with flush_told().
+  void tell(const TokenDocument& document);
+  void flush_told();
   int64_t tokens() const { return tokens_; }
   /// Reads back what was appended.
   void read(int64_t offset, std::span<int32_t> out) const;
@@ -74,6 +78,7 @@ class ShardWriter {
   int64_t tokens_ = 0;
   int64_t file_bytes_ = 0;
   std::vector<std::byte> scratch_;
+  std::unique_ptr<ShardLog> log_;  // null on a file system without locks
 };
 
 /// Removes the temporary files in `folder` whose writers are gone.

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "optim/streamed_update.h"
@@ -31,31 +32,38 @@ StoredMoment make_moment(int64_t size, at::TensorOptions options) {
   return moment;
 }
 
+FlatCut cut_for(const DataParallel& parallel, const GradientPlan& plan, int64_t ranks) {
+  if (ranks == 1) return {};
+  return {ranks, parallel.bucket_bytes / static_cast<int64_t>(c10::elementSize(plan.reduced))};
+}
+
+std::vector<TrainedParameter> checked(std::vector<TrainedParameter> parameters) {
+  DGA_CHECK(!parameters.empty(), "an optimizer needs parameters");
+  const at::Tensor& first = parameters.front().value;
+  for (const TrainedParameter& parameter : parameters) {
+    DGA_CHECK(parameter.value.scalar_type() == first.scalar_type() && parameter.value.device() == first.device(),
+              parameter.name, " is of another type or device than ", parameters.front().name);
+  }
+  return parameters;
+}
+
 }  // namespace
 
-AdamW::AdamW(const OptimizerConfig& config, uint64_t seed, std::vector<TrainedParameter> parameters, GradientSum sum)
+AdamW::AdamW(const OptimizerConfig& config, uint64_t seed, std::vector<TrainedParameter> parameters, GradientSum sum,
+             const DataParallel& parallel)
     : config_(config),
       seed_(seed),
-      parameters_(std::move(parameters)),
-      layout_(config, parameters_),
-      share_(layout_, ShardLevel::none, 0, 1) {
-  DGA_CHECK(!parameters_.empty(), "an optimizer needs parameters");
+      single_(parallel.ranks == nullptr ? make_single_communicator() : nullptr),
+      ranks_(parallel.ranks == nullptr ? *single_ : *parallel.ranks),
+      parameters_(checked(std::move(parameters))),
+      plan_(plan_gradients(parallel, ranks_.world_size(), parameters_.front().value.scalar_type(), sum)),
+      layout_(config, parameters_, cut_for(parallel, plan_, ranks_.world_size())),
+      share_(layout_, plan_.level, ranks_.rank(), ranks_.world_size()) {
   const at::NoGradGuard no_grad;
-  const at::TensorOptions options = parameters_.front().value.options();
-  const at::ScalarType type = parameters_.front().value.scalar_type();
-  for (const TrainedParameter& parameter : parameters_) {
-    DGA_CHECK(parameter.value.scalar_type() == type && parameter.value.device() == options.device(), parameter.name,
-              " is of another type or device than ", parameters_.front().name);
-  }
   move_parameters();
-  const bool wider = type == at::kBFloat16 && sum == GradientSum::fp32;
-  gradients_ = at::zeros({layout_.size}, wider ? options.dtype(at::kFloat) : options);
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    sinks_.push_back(std::make_shared<GradientSink>(GradientSink{layout_.slots[i].view_in(gradients_), false}));
-    attach_gradient_sink(parameters_[i].value, sinks_.back());
-  }
+  gradients_ = std::make_unique<GradientReduction>(parameters_, layout_, share_, plan_, ranks_);
   make_state();
-  stop_ = at::zeros({}, options.dtype(at::kInt));
+  stop_ = at::zeros({}, state_.weight.options().dtype(at::kInt));
 }
 
 void AdamW::make_state() {
@@ -63,14 +71,11 @@ void AdamW::make_state() {
   on_host_ = config_.offload == OptimizerOffload::host && state_.weight.is_cuda();
   at::TensorOptions options = state_.weight.options();
   if (on_host_) options = options.device(at::kCPU).pinned_memory(true);
-  if (type == at::kBFloat16) state_.weight_low = at::zeros({layout_.size}, options.dtype(at::kShort));
+  const int64_t size = share_.state_size;
+  if (type == at::kBFloat16) state_.weight_low = at::zeros({size}, options.dtype(at::kShort));
   const at::ScalarType first = moment_dtype(config_.moments, type);
-  state_.exp_avg = make_moment(layout_.size, options.dtype(first));
-  state_.exp_avg_sq = make_moment(layout_.size, options.dtype(first == at::kChar ? at::kByte : first));
-}
-
-AdamW::~AdamW() {
-  for (const TrainedParameter& parameter : parameters_) detach_gradient_sink(parameter.value);
+  state_.exp_avg = make_moment(size, options.dtype(first));
+  state_.exp_avg_sq = make_moment(size, options.dtype(first == at::kChar ? at::kByte : first));
 }
 
 /// Each parameter keeps its identity and takes over a view of the flat tensor as its storage.
@@ -85,30 +90,29 @@ void AdamW::move_parameters() {
   if (!state_.weight.is_cpu()) at::getDeviceAllocator(state_.weight.device().type())->emptyCache();
 }
 
-void AdamW::fill_empty_gradients() {
-  for (const auto& sink : sinks_) {
-    if (!sink->filled) sink->sum.zero_();
-  }
-}
-
-at::Tensor AdamW::measure_gradients(const at::Tensor& losses) {
+at::Tensor AdamW::measure_gradients(const at::Tensor& sums) {
   const at::NoGradGuard no_grad;
-  fill_empty_gradients();
-  const GradientNorm measured = gradient_norm(gradients_, losses, config_.clip_norm, stop_);
+  gradients_->finish();
+  std::vector<at::Tensor> squares;
+  for (const at::Tensor& gradient : gradients_->owned_gradients()) squares.push_back(sum_of_squares(gradient));
+  const at::Tensor total = squares.size() == 1 ? squares.front() : at::stack(squares).sum();
+  const at::Tensor numbers = at::cat({sums, total.view({1})});
+  ranks_.all_reduce(numbers, Reduction::sum)->wait();
+  const int64_t count = sums.numel();
+  const GradientNorm measured = gradient_norm(numbers[count], numbers.narrow(0, 0, count), config_.clip_norm, stop_);
   clip_factor_ = measured.factor;
-  return measured.norm;
+  numbers[count].copy_(measured.norm);
+  return numbers;
 }
 
-AdamWRange AdamW::range(FlatRange numbers) const {
-  const auto cut = [&](const at::Tensor& flat) {
-    return flat.defined() ? flat.slice(0, numbers.begin, numbers.end) : flat;
-  };
-  return {numbers.begin,
-          cut(state_.weight),
-          cut(state_.weight_low),
-          cut(gradients_),
-          state_.exp_avg.slice(numbers.begin, numbers.end),
-          state_.exp_avg_sq.slice(numbers.begin, numbers.end)};
+AdamWRange AdamW::range(const HeldRange& held) const {
+  const int64_t begin = held.at, end = held.at + held.numbers.size();
+  return {held.first,
+          state_.weight.slice(0, held.numbers.begin, held.numbers.end),
+          state_.weight_low.defined() ? state_.weight_low.slice(0, begin, end) : state_.weight_low,
+          gradients_->gradient_of(held),
+          state_.exp_avg.slice(begin, end),
+          state_.exp_avg_sq.slice(begin, end)};
 }
 
 void AdamW::update(double learning_rate) {
@@ -124,32 +128,50 @@ void AdamW::update(double learning_rate) {
   step.seed = seed_;
   step.factor = std::exchange(clip_factor_, at::Tensor());
   step.stop = stop_;
+  const auto undecayed = std::ranges::find(share_.held, false, &HeldRange::decayed);
   step.weight_decay = config_.weight_decay;
-  update_range({0, layout_.decayed_end}, step);
+  update_ranges({share_.held.begin(), undecayed}, step);
   step.weight_decay = 0;
-  update_range({layout_.decayed_end, layout_.size}, step);
+  update_ranges({undecayed, share_.held.end()}, step);
+  for (const auto& gather : std::exchange(gathers_, {})) gather->wait();
   discard_gradients();
 }
 
-void AdamW::update_range(FlatRange numbers, const AdamWStep& step) const {
-  if (numbers.size() == 0) return;
+void AdamW::update_ranges(const std::vector<HeldRange>& held, const AdamWStep& step) {
+  std::vector<AdamWRange> ranges;
+  for (const HeldRange& one : held) ranges.push_back(range(one));
   if (on_host_) {
-    streamed_adamw_update(range(numbers), step);
-  } else {
-    adamw_update(range(numbers), step);
+    streamed_adamw_update(ranges, step, [&](size_t i) { gather_weights(held[i]); });
+    return;
+  }
+  for (size_t i = 0; i < held.size(); ++i) {
+    adamw_update(ranges[i], step);
+    gather_weights(held[i]);
   }
 }
 
-void AdamW::discard_gradients() {
-  for (const auto& sink : sinks_) sink->filled = false;
+/// Begins to put the ranks' parts of a bucket together.
+void AdamW::gather_weights(const HeldRange& part) {
+  if (plan_.level == ShardLevel::none) return;
+  const int64_t size = part.numbers.size(), begin = part.numbers.begin - ranks_.rank() * size;
+  gathers_.push_back(ranks_.all_gather(state_.weight.narrow(0, begin, size * ranks_.world_size()),
+                                       state_.weight.narrow(0, part.numbers.begin, size)));
 }
+
+void AdamW::discard_gradients() { gradients_->clear(); }
 
 std::vector<StatePiece> AdamW::owned_pieces(const OptimizerState& state) const {
   return pieces_of(state, layout_, share_.owned);
 }
 
 void AdamW::restore(const SavedTensors& saved, int64_t updates) {
+  const at::NoGradGuard no_grad;
   restore_state(state_, layout_, share_.held, saved);
+  // A master says more about a bf16 weight than the weight that was saved beside it.
+  if (state_.weight_low.defined()) {
+    for (const HeldRange& held : share_.held) gather_weights(held);
+    for (const auto& gather : std::exchange(gathers_, {})) gather->wait();
+  }
   updates_ = updates;
 }
 

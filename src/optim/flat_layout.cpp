@@ -79,7 +79,7 @@ void FlatLayout::add_group(std::vector<size_t> members, const FlatCut& cut, int6
   size = round_up(size, unit);
   group.numbers.end = size;
   group.slots = std::move(members);
-  const int64_t step = round_up(std::min(cut.bucket_numbers, group.numbers.size()), unit);
+  const int64_t step = std::max(unit, round_up(std::min(cut.bucket_numbers, group.numbers.size()), unit));
   for (int64_t begin = group.numbers.begin; begin < size; begin += step) {
     group.buckets.push_back({begin, std::min(size, begin + step)});
   }

@@ -12,6 +12,22 @@
 
 namespace dga {
 
+namespace {
+
+nlohmann::json summary_of(const EvalResult& result) {
+  nlohmann::json summary = nlohmann::json::array();
+  for (const LengthResult& length : result.lengths) {
+    summary.push_back({{"context_length", length.context_length},
+                       {"nll", length.nll},
+                       {"perplexity", length.perplexity},
+                       {"tokens_scored", length.tokens_scored},
+                       {"looks_ahead", result.looks_ahead}});
+  }
+  return summary;
+}
+
+}  // namespace
+
 HeldOutEvaluation::HeldOutEvaluation(const RunConfig& config, std::shared_ptr<const Tokenizer> tokenizer,
                                      const std::filesystem::path& run_folder)
     : eval_(config.eval),
@@ -28,24 +44,17 @@ nlohmann::json HeldOutEvaluation::run(const Llama& model, int64_t step, Communic
   const std::vector<int32_t> token_bytes = tokenizer_ ? token_byte_table(*tokenizer_) : std::vector<int32_t>();
   EvalProgress nothing_kept;
   const EvalResult result = evaluate_perplexity(model, attention_, eval_, *text_, token_bytes, ranks, nothing_kept);
-
-  nlohmann::json document = eval_json(result);
-  document["step"] = step;
   run_on_first(ranks, str("held_out/step-", step), [&] {
+    nlohmann::json document = eval_json(result);
+    document["step"] = step;
     std::filesystem::create_directories(folder_);
     write_file_atomic(folder_ / str("step-", step, ".json"), document.dump(2) + "\n");
+    for (const LengthResult& length : result.lengths) {
+      log::info("step ", step, "  held out: context ", length.context_length, "  nll ", length.nll, "  perplexity ",
+                length.perplexity, result.looks_ahead ? "  (looks ahead)" : "");
+    }
   });
-  nlohmann::json summary = nlohmann::json::array();
-  for (const LengthResult& length : result.lengths) {
-    log::info("step ", step, "  held out: context ", length.context_length, "  nll ", length.nll, "  perplexity ",
-              length.perplexity, result.looks_ahead ? "  (looks ahead)" : "");
-    summary.push_back({{"context_length", length.context_length},
-                       {"nll", length.nll},
-                       {"perplexity", length.perplexity},
-                       {"tokens_scored", length.tokens_scored},
-                       {"looks_ahead", result.looks_ahead}});
-  }
-  return summary;
+  return summary_of(result);
 }
 
 }  // namespace dga

@@ -22,8 +22,8 @@ class HeldOutEvaluation {
   HeldOutEvaluation(const RunConfig& config, std::shared_ptr<const Tokenizer> tokenizer,
                     const std::filesystem::path& run_folder);
 
-  /// Evaluates the model, the ranks together; rank 0 writes eval/step-N.json. Logs a line for each context length and
-  /// returns what metrics.jsonl gets: an array of {context_length, nll, perplexity, tokens_scored, looks_ahead}.
+  /// Evaluates the model, the ranks together; rank 0 writes eval/step-N.json and logs a line for each context length.
+  /// Returns what metrics.jsonl gets: an array of {context_length, nll, perplexity, tokens_scored, looks_ahead}.
   nlohmann::json run(const Llama& model, int64_t step, Communicator& ranks);
 
  private:

@@ -98,7 +98,6 @@ std::optional<CheckpointFolder> find_checkpoint(const RunConfig& config, Communi
 TrainerParts assemble(const LoadedRun& run, std::optional<CheckpointFolder> resume_from, Communicator& ranks) {
   set_up_torch(run.config, ranks);
   TrainerParts parts;
-  parts.ranks = &ranks;
   parts.run_folder = run.config.run.path();
   parts.tokenizer = load_run_tokenizer(run.config);
   parts.loader = make_loader(run, parts.tokenizer, ranks);
@@ -136,7 +135,7 @@ ExitCode train(const LoadedRun& run, const std::vector<std::string>& command_lin
     log::add_file(folder / "train.log");
   });
 
-  Trainer trainer(run, assemble(run, from, ranks));
+  Trainer trainer(run, assemble(run, from, ranks), ranks);
   log_start(run, trainer, ranks);
   for (const ConfigChange& change : changes) {
     log::info("changed since the checkpoint: ", change.path, " was ", change.before, ", is now ", change.after);

@@ -1,5 +1,7 @@
 // Processes that need the same token shards: each is made once, by one of them.
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -8,7 +10,10 @@
 #include <thread>
 
 #include "data/document_reader.h"
+#include "data/shard_log.h"
+#include "data/source_files.h"
 #include "data/token_shard.h"
+#include "data/token_store.h"
 #include "data/tokenize.h"
 #include "packing.h"
 #include "util/hash.h"
@@ -150,6 +155,115 @@ TEST_F(SeveralProcesses, AnotherTakesOverFromOneThatIsKilled) {
   ASSERT_EQ(count.wait_for(std::chrono::seconds(20)), std::future_status::ready);
   EXPECT_EQ(count.get(), 200);
   EXPECT_EQ(shards(), std::vector<fs::path>{shard});
+}
+
+TEST_F(SeveralProcesses, DocumentsOfAnotherProcessAreReadWhileItWrites) {
+  signal(SIGPIPE, SIG_IGN);
+  const std::vector<std::string> texts = documents("a", 12000);
+  // A pipe, so that the other process cannot get to the end before we let it.
+  SourceFile file;
+  file.path = folder / "a.jsonl";
+  file.text_field = "text";
+  ASSERT_EQ(mkfifo(file.path.c_str(), 0600), 0);
+  Child child([&](const auto& tell) {
+    TokenStore store(config({}), sample_tokenizer());
+    const std::shared_ptr<TokenFile> made = store.open(file);
+    made->document(0);
+    tell("begun");
+    made->document(12000);
+    tell("done");
+    pause();
+  });
+  const std::string bytes = jsonl(texts);
+  const size_t half = bytes.rfind('\n', bytes.size() / 2) + 1;
+  std::promise<void> rest;
+  std::jthread filler([&] {
+    const int descriptor = open(file.path.c_str(), O_WRONLY);
+    if (::write(descriptor, bytes.data(), half) < 0) std::abort();
+    rest.get_future().wait();
+    if (::write(descriptor, bytes.data() + half, bytes.size() - half) < 0) std::abort();
+    close(descriptor);
+  });
+  ASSERT_EQ(child.read_line(), "begun");
+  TokenStore store(config({}), sample_tokenizer());
+  const std::shared_ptr<TokenFile> followed = store.open(file);
+  const auto expect_document = [&](int64_t index) {
+    const TokenDocument document = followed->document(index).value();
+    std::vector<int32_t> tokens(static_cast<size_t>(document.tokens));
+    followed->read(document.offset, tokens);
+    const std::vector<int> expected = library_ids(texts[static_cast<size_t>(index)]);
+    ASSERT_TRUE(std::equal(tokens.begin(), tokens.end(), expected.begin(), expected.end())) << index;
+  };
+  for (const int64_t index : {0, 1, 2000, 7}) expect_document(index);
+  for (const fs::path& path : shards()) EXPECT_NE(path.extension(), ".tokens");
+  rest.set_value();
+  for (const int64_t index : {11999, 3, 6000}) expect_document(index);
+  EXPECT_FALSE(followed->document(12000));
+  EXPECT_EQ(child.read_line(), "done");
+  ASSERT_EQ(shards().size(), 1u);
+  EXPECT_EQ(shards()[0].extension(), ".tokens");
+}
+
+TEST_F(SeveralProcesses, WhatWasFollowedStaysReadableWhenAnotherTakesOver) {
+  const std::vector<std::string> texts = documents("a", 3000);
+  const SourceConfig from = source("a", write("a.jsonl", jsonl(texts)));
+  count_documents(from);
+  const fs::path shard = shards().at(0), aside = folder / "aside";
+  fs::rename(shard, aside);
+  const std::shared_ptr<TokenShard> whole = TokenShard::open(aside);
+  Child child([&](const auto& tell) {
+    const std::unique_ptr<ShardWriter> writer = ShardWriter::begin(shard, 2);
+    for (int64_t i = 0; i < 1000; ++i) {
+      const TokenDocument document = whole->document(i).value();
+      std::vector<int32_t> tokens(static_cast<size_t>(document.tokens));
+      whole->read(document.offset, tokens);
+      writer->append(tokens);
+      writer->tell(document);
+    }
+    writer->flush_told();
+    tell("wrote 1000");
+    pause();
+  });
+  ASSERT_EQ(child.read_line(), "wrote 1000");
+  TokenStore store(config({}), sample_tokenizer());
+  const std::shared_ptr<TokenFile> file = store.open(list_files(from).at(0));
+  const auto expect_document = [&](int64_t index) {
+    const TokenDocument document = file->document(index).value(), expected = whole->document(index).value();
+    EXPECT_EQ(document.offset, expected.offset);
+    EXPECT_EQ(document.line, expected.line);
+    EXPECT_EQ(document.bytes, expected.bytes);
+    std::vector<int32_t> tokens(static_cast<size_t>(document.tokens)), wanted(static_cast<size_t>(expected.tokens));
+    file->read(document.offset, tokens);
+    whole->read(expected.offset, wanted);
+    EXPECT_EQ(tokens, wanted) << index;
+  };
+  expect_document(999);
+  child.kill();
+  for (const int64_t index : {998, 2999, 0, 1000, 999}) expect_document(index);
+  EXPECT_FALSE(file->document(3000));
+  EXPECT_EQ(TokenShard::open(shard)->documents(), 3000);
+  EXPECT_EQ(shards(), std::vector<fs::path>{shard});
+}
+
+TEST_F(SeveralProcesses, ADocumentIsKnownOnceItsTokensAreThere) {
+  const fs::path shard = folder / "cache" / "x.tokens";
+  EXPECT_EQ(ShardFollower::open(shard, 2), nullptr);
+  const std::unique_ptr<ShardWriter> writer = ShardWriter::begin(shard, 2);
+  writer->append(std::vector<int32_t>{1, 2, 3, 4, 5});
+  const std::unique_ptr<ShardFollower> follower = ShardFollower::open(shard, 2);
+  writer->tell({0, 5, 1, 9});
+  writer->flush_told();
+  // As a network file system may show it: the record before the tokens.
+  const int descriptor = open(shard_temporary_path(shard).c_str(), O_RDWR);
+  const uint16_t hidden = 0, number = 3;
+  ASSERT_EQ(pwrite(descriptor, &hidden, 2, 64 + 2 * 2), 2);
+  EXPECT_TRUE(follower->next().empty());
+  ASSERT_EQ(pwrite(descriptor, &number, 2, 64 + 2 * 2), 2);
+  close(descriptor);
+  const std::vector<TokenDocument> known = follower->next();
+  ASSERT_EQ(known.size(), 1u);
+  EXPECT_EQ(known[0].tokens, 5);
+  EXPECT_TRUE(follower->next().empty());
 }
 
 TEST_F(SeveralProcesses, OneThatWaitsCanBeStopped) {

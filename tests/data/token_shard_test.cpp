@@ -20,7 +20,9 @@ class TokenShardTest : public DataTest {
  protected:
   std::vector<fs::path> shards() const {
     std::vector<fs::path> found;
-    for (const auto& entry : fs::directory_iterator(folder / "cache")) found.push_back(entry.path());
+    for (const auto& entry : fs::directory_iterator(folder / "cache")) {
+      if (entry.path().extension() != ".documents") found.push_back(entry.path());
+    }
     return found;
   }
   TokenizeProgress tokenize(const std::vector<SourceConfig>& sources) const {

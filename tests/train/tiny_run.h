@@ -68,7 +68,7 @@ log: {level: warning}
   std::unique_ptr<Trainer> trainer(const std::vector<std::string>& extra, Communicator& ranks) const {
     const LoadedRun run = load(extra);
     std::filesystem::create_directories(run_folder());
-    return std::make_unique<Trainer>(run, assemble(run, find_checkpoint(run.config, ranks), ranks));
+    return std::make_unique<Trainer>(run, assemble(run, find_checkpoint(run.config, ranks), ranks), ranks);
   }
 
   std::vector<nlohmann::json> metrics() const {
