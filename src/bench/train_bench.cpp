@@ -163,8 +163,9 @@ TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options, Co
 }
 
 std::string train_bench_text(const TrainBenchResult& r) {
-  std::string text = str(r.ranks == 1 ? "" : str(r.ranks, " x "), r.card, ", ", r.parameters, " parameters, attention ", r.attention, ", ", r.global_batch_size,
-                         " x ", r.context_length, " tokens a step in micro-batches of ", r.micro_batch_size, "\n");
+  std::string text = str(r.ranks == 1 ? "" : str(r.ranks, " x "), r.card, ", ", r.parameters, " parameters, attention ",
+                         r.attention, ", ", r.global_batch_size, " x ", r.context_length,
+                         " tokens a step in micro-batches of ", r.micro_batch_size, "\n");
   text +=
       format("step %.4f s (median of %zu)  %.0f tokens/s", r.median_seconds(), r.records.size(), r.tokens_per_second());
   if (const std::optional<double> share = r.mfu()) text += format("  mfu %.1f %%", 100 * *share);
