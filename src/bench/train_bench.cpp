@@ -136,7 +136,7 @@ std::optional<double> TrainBenchResult::mfu() const {
   if (!peak_flops) return std::nullopt;
   double flops = 0;
   for (const StepRecord& record : records) flops += record.flops;
-  return flops / total_seconds(records) / *peak_flops;
+  return flops / total_seconds(records) / (*peak_flops * static_cast<double>(ranks));
 }
 
 TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options, Communicator& ranks) {
@@ -147,6 +147,7 @@ TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options, Co
   config.eval.every_steps = 0;
   config.train.steps = options.warmup_steps + options.steps + (options.profile ? 1 : 0);
   config.schedule.warmup_steps = std::min(config.schedule.warmup_steps, config.train.steps);
+  agree(run, ranks);
   Trainer trainer(run, assemble(run, std::nullopt, ranks), ranks);
 
   TrainBenchResult result;
@@ -161,7 +162,6 @@ TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options, Co
   result.micro_batch_size = config.train.micro_batch_size;
   result.parameters = run.model.parameter_count();
   if (config.train.dtype == Precision::bf16) result.peak_flops = peak_flops(result.card);
-  if (result.peak_flops) *result.peak_flops *= static_cast<double>(result.ranks);
   result.setup_seconds = timer.seconds();
   run_steps(trainer, options.warmup_steps);
   result.records = run_steps(trainer, options.steps);
@@ -176,8 +176,9 @@ TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options, Co
 }
 
 std::string train_bench_text(const TrainBenchResult& r) {
-  std::string text = str(r.card, ", ", r.parameters, " parameters, attention ", r.attention, ", ", r.global_batch_size,
-                         " x ", r.context_length, " tokens a step in micro-batches of ", r.micro_batch_size, "\n");
+  std::string text = str(r.ranks == 1 ? "" : str(r.ranks, " x "), r.card, ", ", r.parameters, " parameters, attention ",
+                         r.attention, ", ", r.global_batch_size, " x ", r.context_length,
+                         " tokens a step in micro-batches of ", r.micro_batch_size, "\n");
   text +=
       format("step %.4f s (median of %zu)  %.0f tokens/s", r.median_seconds(), r.records.size(), r.tokens_per_second());
   if (const std::optional<double> share = r.mfu()) text += format("  mfu %.1f %%", 100 * *share);
@@ -202,6 +203,7 @@ std::string train_bench_text(const TrainBenchResult& r) {
 
 std::string train_bench_json(const TrainBenchResult& r, const std::string& commit) {
   nlohmann::json json = {{"card", r.card},
+                         {"ranks", r.ranks},
                          {"commit", commit},
                          {"config_hash", r.config_hash},
                          {"parameters", r.parameters},
@@ -216,7 +218,6 @@ std::string train_bench_json(const TrainBenchResult& r, const std::string& commi
                          {"peak_memory_bytes", r.memory_bytes}};
   for (const auto& [phase, name] : phases_of(r)) json["phases_s"][name] = mean_phase(r.records, phase);
   if (r.ranks > 1) {
-    json["ranks"] = r.ranks;
     json["shard"] = config::name_of(r.parallel.shard);
     json["reduce"] = config::name_of(r.parallel.reduce);
     json["bucket_mib"] = r.parallel.bucket_mib;

@@ -37,7 +37,7 @@ struct TrainBenchResult {
   double median_seconds() const;
   /// Tokens over the time of all measured steps.
   double tokens_per_second() const;
-  /// Share of the device's peak; nothing where that is not known or the training is not bf16.
+  /// Share of the peak of all ranks' devices; nothing where that is not known or the training is not bf16.
   std::optional<double> mfu() const;
 };
 
