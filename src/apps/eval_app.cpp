@@ -1,11 +1,14 @@
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "apps/apps.h"
+#include "apps/ranks.h"
 #include "checkpoint/reader.h"
+#include "dist/together.h"
 #include "eval/attention_label.h"
 #include "eval/perplexity.h"
 #include "eval/report.h"
@@ -32,24 +35,30 @@ struct EvalAppOptions {
   std::string model;
   std::string output;
   std::vector<std::string> beside;
+  int64_t gpus = 0;
   std::vector<std::string> assignments;
 };
 
 /// The folder that holds the weights: --model, else the run's newest complete checkpoint, else model.path.
-fs::path find_weights(const EvalAppOptions& options, const fs::path& config_file) {
+fs::path find_weights(const EvalAppOptions& options, const fs::path& config_file, Communicator& ranks) {
   if (!options.model.empty()) return options.model;
   const RunConfig config = load_run(config_file, options.assignments).config;
   const fs::path checkpoints = config.run.path() / "checkpoints";
-  if (const auto checkpoint = newest_complete_checkpoint(checkpoints)) return checkpoint->path;
+  if (const auto checkpoint = newest_complete_checkpoint(checkpoints, ranks, "eval/checkpoint"))
+    return checkpoint->path;
   DGA_CHECK_INPUT(!config.model.path.empty(), "no complete checkpoint in ", checkpoints.string(),
                   "; train first, or name the weights with --model");
   return config.model.path;
 }
 
-LoadedRun load_evaluation(const EvalAppOptions& options) {
-  fs::path config_file = options.config;
-  if (fs::is_directory(config_file)) config_file /= "config.yaml";
-  std::vector<std::string> assignments = model_folder_assignments(find_weights(options, config_file));
+fs::path config_file_of(const EvalAppOptions& options) {
+  const fs::path given = options.config;
+  return fs::is_directory(given) ? given / "config.yaml" : given;
+}
+
+LoadedRun load_evaluation(const EvalAppOptions& options, Communicator& ranks) {
+  const fs::path config_file = config_file_of(options);
+  std::vector<std::string> assignments = model_folder_assignments(find_weights(options, config_file, ranks));
   assignments.insert(assignments.end(), options.assignments.begin(), options.assignments.end());
   LoadedRun run = load_run(config_file, assignments);
   std::vector<int64_t>& lengths = run.config.eval.context_lengths;
@@ -71,13 +80,14 @@ void describe(const LoadedRun& run, const Llama& model, const Tokenizer* tokeniz
   result["tokenizer"] = tokenizer != nullptr ? json(tokenizer->path().string()) : json(nullptr);
 }
 
-json evaluate(const LoadedRun& run, EvalProgress& progress) {
+json evaluate(const LoadedRun& run, Communicator& ranks, EvalProgress& progress) {
   const RunConfig& config = run.config;
   const std::shared_ptr<const Tokenizer> tokenizer = load_run_tokenizer(config);
   const EvalText text = read_eval_text(config.eval, config.data, tokenizer);
   const std::vector<int32_t> token_bytes = tokenizer ? token_byte_table(*tokenizer) : std::vector<int32_t>{};
-  const Llama model = load_run_model(run);
-  json result = eval_json(evaluate_perplexity(model, config.attention, config.eval, text, token_bytes, &progress));
+  const Llama model = load_run_model(run, ranks);
+  json result =
+      eval_json(evaluate_perplexity(model, config.attention, config.eval, text, token_bytes, ranks, progress));
   describe(run, model, tokenizer.get(), result);
   result["sources"] = json::array();
   for (const SourceConfig& source : config.eval.sources) {
@@ -86,17 +96,18 @@ json evaluate(const LoadedRun& run, EvalProgress& progress) {
   return result;
 }
 
-json retrieve(const LoadedRun& run, RetrievalTask task, EvalProgress& progress) {
+json retrieve(const LoadedRun& run, RetrievalTask task, Communicator& ranks, EvalProgress& progress) {
   const RunConfig& config = run.config;
   const std::shared_ptr<const Tokenizer> tokenizer = load_run_tokenizer(config);
   if (!tokenizer) fail(ExitCode::config, "data.tokenizer: prompts are text; name a sentencepiece model");
   RetrievalConfig retrieval = config.eval.retrieval;
   if (retrieval.lengths.empty()) retrieval.lengths = config.eval.context_lengths;
-  const Llama model = load_run_model(run);
+  const Llama model = load_run_model(run, ranks);
   const Asking asking = model.looks_ahead() ? Asking::token_by_token : Asking::at_once;
-  json result = retrieval_json(task, retrieval,
-                               evaluate_retrieval(model_next_tokens(model), asking, task, *tokenizer, retrieval,
-                                                  config.eval.batch_tokens, &progress));
+  const std::vector<RetrievalResult> results =
+      evaluate_retrieval(model_next_tokens(model), asking, task, *tokenizer, retrieval, config.eval.batch_tokens,
+                         {ranks, model.device()}, progress);
+  json result = retrieval_json(task, retrieval, results);
   result["attention"] = attention_label(config.attention, model.config().num_hidden_layers);
   result["attention_settings"] = attention_json(config.attention);
   result["looks_ahead"] = model.looks_ahead();
@@ -130,29 +141,43 @@ std::optional<RetrievalTask> retrieval_task(const std::string& name) {
   return std::nullopt;
 }
 
-ExitCode run_eval(const EvalAppOptions& options) {
+std::vector<json> read_results(const std::vector<std::string>& paths) {
+  std::vector<json> results;
+  for (const std::string& path : paths) {
+    results.push_back(json::parse(read_file(path), nullptr, /*allow_exceptions=*/false));
+    DGA_CHECK_INPUT(!results.back().is_discarded(), path, ": not JSON");
+  }
+  if (!results.empty()) eval_table(results);  // refuses files that are no results before the work begins
+  return results;
+}
+
+void print_result(const json& result, std::vector<json> beside, bool is_retrieval) {
+  if (is_retrieval) {
+    std::fputs(retrieval_table(result).c_str(), stdout);
+    return;
+  }
+  beside.push_back(result);
+  std::printf("%s%s\n", eval_table(beside).c_str(), eval_text_line(result).c_str());
+}
+
+ExitCode run_eval(const EvalAppOptions& options, Communicator& ranks) {
   const std::optional<RetrievalTask> task = retrieval_task(options.task);
   if (task && !options.beside.empty()) fail(ExitCode::usage, "--beside takes results of perplexity; leave it out");
-  std::vector<json> rows;
-  for (const std::string& path : options.beside) {
-    rows.push_back(json::parse(read_file(path), nullptr, /*allow_exceptions=*/false));
-    DGA_CHECK_INPUT(!rows.back().is_discarded(), path, ": not JSON");
-  }
-  if (!rows.empty()) eval_table(rows);  // refuses files that are no results before the work begins
-  const LoadedRun run = load_evaluation(options);
+  const std::vector<json> beside = read_results(options.beside);
+  const LoadedRun run = load_evaluation(options, ranks);
+  ranks.set_time_limit(std::chrono::seconds(run.config.parallel.timeout_seconds));
   const fs::path output = options.output.empty() ? default_output(run, options.task) : fs::path(options.output);
-  if (output.has_parent_path()) fs::create_directories(output.parent_path());
+  run_on_first(ranks, "eval/folder", [&] {
+    if (output.has_parent_path()) fs::create_directories(output.parent_path());
+  });
   install_stop_signals();
-  EvalProgress progress(output.string() + ".partial", evaluation_key(run, options.task));
-  const json result = task ? retrieve(run, *task, progress) : evaluate(run, progress);
-  write_file_atomic(output, result.dump(2) + "\n");
-  progress.finish();
-  if (task) {
-    std::fputs(retrieval_table(result).c_str(), stdout);
-  } else {
-    rows.push_back(result);
-    std::printf("%s%s\n", eval_table(rows).c_str(), eval_text_line(result).c_str());
-  }
+  EvalProgress progress(output.string() + ".partial", evaluation_key(run, options.task), ranks);
+  const json result = task ? retrieve(run, *task, ranks, progress) : evaluate(run, ranks, progress);
+  run_on_first(ranks, "eval/result", [&] {
+    write_file_atomic(output, result.dump(2) + "\n");
+    progress.finish();
+    print_result(result, beside, task.has_value());
+  });
   log::info("written to ", output.string());
   return ExitCode::ok;
 }
@@ -175,7 +200,15 @@ void add_eval_app(CLI::App& root, AppContext& context) {
       "An evaluation that is stopped goes on with the same command. Section eval of the config names text, protocol "
       "and lengths. The attention is the config's, or the one "
       "recorded in the model's folder. Results under the global rule are marked \"looks ahead\".");
-  app->callback([options, &context] { context.action = [options] { return run_eval(*options); }; });
+  add_gpus_option(*app, options->gpus);
+  app->callback([options, &context] {
+    context.action = [options, &context] {
+      RankedAction action;
+      action.device = [&] { return load_run(config_file_of(*options), options->assignments).config.run.device; };
+      action.work = [&](Communicator& ranks) { return run_eval(*options, ranks); };
+      return run_on_ranks(context, options->gpus, action);
+    };
+  });
 }
 
 }  // namespace dga

@@ -84,10 +84,23 @@ double mean_launch(const std::vector<StepRecord>& records) {
   return sum / static_cast<double>(records.size());
 }
 
-constexpr std::pair<StepPhase, const char*> kPhases[kStepPhases] = {{StepPhase::data, "data"},
-                                                                    {StepPhase::forward, "forward"},
-                                                                    {StepPhase::backward, "backward"},
-                                                                    {StepPhase::optimizer, "optimizer"}};
+using NamedPhase = std::pair<StepPhase, const char*>;
+
+/// The phases that a step has: one rank reduces nothing.
+std::vector<NamedPhase> phases_of(const TrainBenchResult& result) {
+  std::vector<NamedPhase> phases = {
+      {StepPhase::data, "data"}, {StepPhase::forward, "forward"}, {StepPhase::backward, "backward"}};
+  if (result.ranks > 1) phases.emplace_back(StepPhase::reduce, "reduce");
+  phases.emplace_back(StepPhase::optimizer, "optimizer");
+  return phases;
+}
+
+std::string ranks_line(const TrainBenchResult& r) {
+  return str(r.ranks, " ranks, shard ", config::name_of(r.parallel.shard), ", gradients summed in ",
+             config::name_of(r.parallel.reduce), ", buckets of ", r.parallel.bucket_mib, " MiB, ",
+             format("%.2f GiB", gibibytes(r.records.back().reduced_bytes)), " reduced a step and rank; reduce is what ",
+             "backward does not hide\n");
+}
 
 std::string profile_table(const StepProfile& profile) {
   std::string text = format("\nprofiled step: %.1f ms, idle %.1f ms (%.1f %%)\n", profile.span_ms, profile.idle_ms,
@@ -123,10 +136,10 @@ std::optional<double> TrainBenchResult::mfu() const {
   if (!peak_flops) return std::nullopt;
   double flops = 0;
   for (const StepRecord& record : records) flops += record.flops;
-  return flops / total_seconds(records) / *peak_flops;
+  return flops / total_seconds(records) / (*peak_flops * static_cast<double>(ranks));
 }
 
-TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options) {
+TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options, Communicator& ranks) {
   const Timer timer;
   const TemporaryRunFolder folder;
   RunConfig& config = run.config;
@@ -134,13 +147,16 @@ TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options) {
   config.eval.every_steps = 0;
   config.train.steps = options.warmup_steps + options.steps + (options.profile ? 1 : 0);
   config.schedule.warmup_steps = std::min(config.schedule.warmup_steps, config.train.steps);
-  Trainer trainer(run, assemble(run, std::nullopt));
+  agree(run, ranks);
+  Trainer trainer(run, assemble(run, std::nullopt, ranks), ranks);
 
   TrainBenchResult result;
   const at::Device device = trainer.model().device();
   result.card = device_name(device);
   result.attention = attention_name(config.attention);
   result.config_hash = run.hash;
+  result.ranks = ranks.world_size();
+  result.parallel = config.parallel;
   result.context_length = config.data.context_length;
   result.global_batch_size = config.train.global_batch_size;
   result.micro_batch_size = config.train.micro_batch_size;
@@ -152,21 +168,24 @@ TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options) {
   result.memory_bytes = result.records.back().memory_bytes;
   const std::optional<DeviceRates> rates = device_rates(result.card);
   if (rates && prediction_obstacle(config, run.model).empty()) {
-    result.predicted_memory = predict_memory(config, run.model);
-    result.predicted_time = predict_time(config, run.model, *rates);
+    result.predicted_memory = predict_memory(config, run.model, result.ranks);
+    result.predicted_time = predict_time(config, run.model, *rates, result.ranks);
   }
   if (options.profile) result.profile = profile_step([&] { trainer.train_step(); });
   return result;
 }
 
 std::string train_bench_text(const TrainBenchResult& r) {
-  std::string text = str(r.card, ", ", r.parameters, " parameters, attention ", r.attention, ", ", r.global_batch_size,
-                         " x ", r.context_length, " tokens a step in micro-batches of ", r.micro_batch_size, "\n");
+  std::string text = str(r.ranks == 1 ? "" : str(r.ranks, " x "), r.card, ", ", r.parameters, " parameters, attention ",
+                         r.attention, ", ", r.global_batch_size, " x ", r.context_length,
+                         " tokens a step in micro-batches of ", r.micro_batch_size, "\n");
   text +=
       format("step %.4f s (median of %zu)  %.0f tokens/s", r.median_seconds(), r.records.size(), r.tokens_per_second());
   if (const std::optional<double> share = r.mfu()) text += format("  mfu %.1f %%", 100 * *share);
   text += format("  loss %.4f to %.4f\n", r.records.front().loss, r.records.back().loss);
-  for (const auto& [phase, name] : kPhases) text += format("%s %.1f ms  ", name, 1e3 * mean_phase(r.records, phase));
+  if (r.ranks > 1) text += ranks_line(r);
+  for (const auto& [phase, name] : phases_of(r))
+    text += format("%s %.1f ms  ", name, 1e3 * mean_phase(r.records, phase));
   text += format("(host: %.1f ms a step; set-up %.1f s)\n", 1e3 * mean_launch(r.records), r.setup_seconds);
   text += format("peak memory %.2f GiB", gibibytes(r.memory_bytes));
   if (r.predicted_memory) {
@@ -184,6 +203,7 @@ std::string train_bench_text(const TrainBenchResult& r) {
 
 std::string train_bench_json(const TrainBenchResult& r, const std::string& commit) {
   nlohmann::json json = {{"card", r.card},
+                         {"ranks", r.ranks},
                          {"commit", commit},
                          {"config_hash", r.config_hash},
                          {"parameters", r.parameters},
@@ -196,7 +216,13 @@ std::string train_bench_json(const TrainBenchResult& r, const std::string& commi
                          {"tokens_per_s", r.tokens_per_second()},
                          {"host_s", mean_launch(r.records)},
                          {"peak_memory_bytes", r.memory_bytes}};
-  for (const auto& [phase, name] : kPhases) json["phases_s"][name] = mean_phase(r.records, phase);
+  for (const auto& [phase, name] : phases_of(r)) json["phases_s"][name] = mean_phase(r.records, phase);
+  if (r.ranks > 1) {
+    json["shard"] = config::name_of(r.parallel.shard);
+    json["reduce"] = config::name_of(r.parallel.reduce);
+    json["bucket_mib"] = r.parallel.bucket_mib;
+    json["reduced_bytes"] = r.records.back().reduced_bytes;
+  }
   for (const StepRecord& record : r.records) json["losses"].push_back(record.loss);
   if (const std::optional<double> share = r.mfu()) json["mfu"] = *share;
   if (const auto& m = r.predicted_memory) {
@@ -206,7 +232,8 @@ std::string train_bench_json(const TrainBenchResult& r, const std::string& commi
   }
   if (const auto& t = r.predicted_time) {
     json["predicted_s"] = {{"total", t->total()},       {"products", t->products},   {"attention", t->attention},
-                           {"pointwise", t->pointwise}, {"optimizer", t->optimizer}, {"host_copies", t->host_copies}};
+                           {"pointwise", t->pointwise}, {"optimizer", t->optimizer}, {"host_copies", t->host_copies},
+                           {"exchange", t->exchange}};
   }
   if (r.profile) {
     json["profile"] = {{"span_ms", r.profile->span_ms}, {"idle_ms", r.profile->idle_ms}};

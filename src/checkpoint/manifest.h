@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <vector>
 
 namespace dga {
 
@@ -20,8 +21,18 @@ struct Manifest {
   std::map<std::string, FileRecord> files;  // by name relative to the checkpoint's folder
 };
 
-/// Size and checksum of every file below `folder` but the manifest.
+/// Reads a file.
+FileRecord record_file(const std::filesystem::path& path);
+
+/// Names of all files below `folder` but the manifest, sorted.
+std::vector<std::string> list_files(const std::filesystem::path& folder);
+
+/// Size and checksum of every one of them.
 std::map<std::string, FileRecord> record_files(const std::filesystem::path& folder);
+
+/// The records as a text, and back.
+std::string records_text(const std::map<std::string, FileRecord>& files);
+std::map<std::string, FileRecord> records_of(const std::string& text);
 
 /// The manifest's bytes, closed by a checksum of their own.
 std::string manifest_text(const Manifest& manifest);

@@ -22,6 +22,31 @@ std::optional<int64_t> step_of(const fs::path& folder) {
   return failure == std::errc() && last == end && step >= 0 ? std::optional(step) : std::nullopt;
 }
 
+/// What is wrong with the checkpoint as far as the share's files tell; empty where nothing is.
+std::string problem_of(const CheckpointFolder& checkpoint, const Share& share) {
+  try {
+    verify_checkpoint(checkpoint, share);
+    return "";
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
+std::string steps_text(const std::vector<CheckpointFolder>& checkpoints) {
+  std::string text;
+  for (const CheckpointFolder& checkpoint : checkpoints) text += str(text.empty() ? "" : ", ", checkpoint.step);
+  return text.empty() ? "none" : text;
+}
+
+void require_same_view(const fs::path& root, const std::vector<CheckpointFolder>& found, Communicator& ranks,
+                       const std::string& topic) {
+  const std::vector<std::string> views = ranks.exchange(topic, steps_text(found));
+  for (size_t rank = 1; rank < views.size(); ++rank) {
+    DGA_CHECK_INPUT(views[rank] == views[0], "the checkpoints in ", root.string(), " are for rank 0 those of step ",
+                    views[0], ", for rank ", rank, " of ", views[rank], "; all ranks need one shared run.folder");
+  }
+}
+
 }  // namespace
 
 std::vector<CheckpointFolder> list_checkpoints(const fs::path& root) {
@@ -35,35 +60,43 @@ std::vector<CheckpointFolder> list_checkpoints(const fs::path& root) {
   return found;
 }
 
-void verify_checkpoint(const CheckpointFolder& checkpoint) {
+void verify_checkpoint(const CheckpointFolder& checkpoint, const Share& share) {
   const Manifest manifest = read_manifest(checkpoint.path);
   DGA_CHECK_INPUT(manifest.step == checkpoint.step, checkpoint.path.string(), " holds step ", manifest.step);
-  const std::map<std::string, FileRecord> present = record_files(checkpoint.path);
+  const std::vector<std::string> present = list_files(checkpoint.path);
+  int64_t number = 0;
   for (const auto& [name, expected] : manifest.files) {
     const std::string path = (checkpoint.path / name).string();
-    const auto found = present.find(name);
-    DGA_CHECK_INPUT(found != present.end(), path, " is missing");
-    DGA_CHECK_INPUT(found->second.size_bytes == expected.size_bytes, path, " has ", found->second.size_bytes,
+    DGA_CHECK_INPUT(std::ranges::binary_search(present, name), path, " is missing");
+    if (!share.has(number++)) continue;
+    const FileRecord found = record_file(path);
+    DGA_CHECK_INPUT(found.size_bytes == expected.size_bytes, path, " has ", found.size_bytes,
                     " bytes, was written with ", expected.size_bytes);
-    DGA_CHECK_INPUT(found->second.checksum == expected.checksum, path, " is damaged: its checksum does not match");
+    DGA_CHECK_INPUT(found.checksum == expected.checksum, path, " is damaged: its checksum does not match");
   }
-  for (const auto& [name, record] : present) {
+  for (const std::string& name : present) {
     DGA_CHECK_INPUT(manifest.files.contains(name), (checkpoint.path / name).string(),
                     " does not belong to the checkpoint; remove it");
   }
 }
 
-std::optional<CheckpointFolder> newest_complete_checkpoint(const fs::path& root) {
+std::optional<CheckpointFolder> newest_complete_checkpoint(const fs::path& root, Communicator& ranks,
+                                                           const std::string& topic) {
   std::vector<CheckpointFolder> found = list_checkpoints(root);
+  require_same_view(root, found, ranks, topic + "/list");
+  const Share share{ranks.rank(), ranks.world_size()};
   for (; !found.empty(); found.pop_back()) {
-    try {
-      verify_checkpoint(found.back());
-      return found.back();
-    } catch (const Error& error) {
-      log::warning("checkpoint of step ", found.back().step, " is not used: ", error.what());
-    }
+    const std::vector<std::string> problems =
+        ranks.exchange(str(topic, "/step-", found.back().step), problem_of(found.back(), share));
+    const auto problem = std::ranges::find_if(problems, [](const std::string& text) { return !text.empty(); });
+    if (problem == problems.end()) return found.back();
+    if (ranks.is_first()) log::warning("checkpoint of step ", found.back().step, " is not used: ", *problem);
   }
   return std::nullopt;
+}
+
+std::optional<CheckpointFolder> newest_complete_checkpoint(const fs::path& root) {
+  return newest_complete_checkpoint(root, *make_single_communicator(), "");
 }
 
 }  // namespace dga

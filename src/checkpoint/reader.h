@@ -3,7 +3,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <vector>
+
+#include "dist/communicator.h"
+#include "util/share.h"
 
 namespace dga {
 
@@ -15,11 +19,17 @@ struct CheckpointFolder {
 /// All folders root/step-N, oldest first, complete or not. Empty where root does not exist.
 std::vector<CheckpointFolder> list_checkpoints(const std::filesystem::path& root);
 
-/// Reads every file and compares it with the manifest. Throws an input error naming the first file that is missing,
-/// added, of another size or damaged, the manifest included.
-void verify_checkpoint(const CheckpointFolder& checkpoint);
+/// Reads the share's files and compares them with the manifest. Throws an input error naming the first file that is
+/// missing, added, of another size or damaged, the manifest included.
+void verify_checkpoint(const CheckpointFolder& checkpoint, const Share& share = {});
 
-/// The newest checkpoint that passes verification; newer ones that do not are named in a warning.
+/// The newest checkpoint that passes verification; newer ones that do not are named in a warning. The ranks call it
+/// together, share the reading out and get the same; `topic` begins those of their exchanges. Throws an input error
+/// where they do not see the same checkpoints.
+std::optional<CheckpointFolder> newest_complete_checkpoint(const std::filesystem::path& root, Communicator& ranks,
+                                                           const std::string& topic);
+
+/// The same for one process.
 std::optional<CheckpointFolder> newest_complete_checkpoint(const std::filesystem::path& root);
 
 }  // namespace dga

@@ -5,6 +5,7 @@
 
 #include "checkpoint/manifest.h"
 #include "checkpoint/reader.h"
+#include "dist/together.h"
 #include "util/error.h"
 #include "util/file.h"
 #include "util/log.h"
@@ -47,41 +48,86 @@ void sync_tree(const fs::path& folder) {
   sync_path(folder);
 }
 
-void fill_and_publish(const fs::path& root, const fs::path& writing, const CheckpointContent& content) {
-  const auto stage = [&](std::string_view name) {
-    if (content.on_stage) content.on_stage(name);
-  };
+/// Gives the files that this rank wrote their places among those of the others.
+void move_up(const fs::path& own, const fs::path& writing) {
+  std::vector<fs::path> entries;
+  for (const fs::directory_entry& entry : fs::directory_iterator(own)) entries.push_back(entry.path());
+  for (const fs::path& entry : entries) {
+    const fs::path target = writing / entry.filename();
+    DGA_CHECK(!fs::exists(target), "two ranks wrote ", target.filename().string());
+    fs::rename(entry, target);
+  }
+  fs::remove(own);
+  sync_path(writing);
+}
+
+using Stage = std::function<void(std::string_view name)>;
+
+/// Writes this rank's files, in a folder of its own so that they can be told from those of the others.
+std::map<std::string, FileRecord> write_parts(const fs::path& writing, const CheckpointContent& content, int64_t rank,
+                                              const Stage& stage) {
+  const fs::path own = writing / str("rank-", rank);
+  fs::create_directory(own);
   for (const auto& write_part : content.parts) {
     stage("part");
-    write_part(writing);
+    write_part(own);
   }
   stage("sync");
-  sync_tree(writing);
+  sync_tree(own);
+  std::map<std::string, FileRecord> files = record_files(own);
+  move_up(own, writing);
+  return files;
+}
+
+void publish(const fs::path& root, const fs::path& writing, const Manifest& manifest, const Stage& stage) {
+  for (const auto& [name, record] : manifest.files) {
+    std::error_code missing;
+    const uintmax_t size = fs::file_size(writing / name, missing);
+    DGA_CHECK(!missing && static_cast<int64_t>(size) == record.size_bytes, "rank 0 does not see ", name, " in ",
+              writing.string(), "; all ranks need one shared run.folder");
+  }
   stage("manifest");
-  OutputFile manifest(writing / kManifestName);
-  manifest.write(manifest_text({content.step, record_files(writing)}));
-  manifest.close_synced();
+  OutputFile file(writing / kManifestName);
+  file.write(manifest_text(manifest));
+  file.close_synced();
   sync_path(writing);
   stage("replace");
-  const fs::path final_path = root / name_of_step(content.step);
+  const fs::path final_path = root / name_of_step(manifest.step);
   if (fs::exists(final_path)) remove_checkpoint(root, final_path);
   stage("publish");
   rename_synced(writing, final_path);
+}
+
+void write_together(const fs::path& root, const fs::path& writing, const CheckpointContent& content,
+                    Communicator& ranks, const std::string& topic) {
+  const Stage stage = [&](std::string_view name) {
+    if (content.on_stage) content.on_stage(name);
+  };
+  run_on_first(ranks, topic + "/begin", [&] {
+    fs::remove_all(writing);
+    fs::create_directories(writing);
+  });
+  const std::vector<std::string> written = run_together(
+      ranks, topic + "/written", [&] { return records_text(write_parts(writing, content, ranks.rank(), stage)); });
+  run_on_first(ranks, topic + "/published", [&] {
+    Manifest manifest{content.step, {}};
+    for (const std::string& records : written) manifest.files.merge(records_of(records));
+    publish(root, writing, manifest, stage);
+  });
   stage("done");
 }
 
 }  // namespace
 
-fs::path write_checkpoint(const fs::path& root, const CheckpointContent& content) {
+fs::path write_checkpoint(const fs::path& root, const CheckpointContent& content, Communicator& ranks,
+                          const std::string& topic) {
   const std::string name = name_of_step(content.step);
   const fs::path writing = root / str(kWritingPrefix, name);
   try {
-    fs::remove_all(writing);
-    fs::create_directories(writing);
-    fill_and_publish(root, writing, content);
+    write_together(root, writing, content, ranks, topic);
   } catch (const std::exception& failure) {
     std::error_code ignored;
-    fs::remove_all(writing, ignored);
+    if (ranks.is_first()) fs::remove_all(writing, ignored);
     fail(ExitCode::failure, "checkpoint ", (root / name).string(), " was not written: ", failure.what());
   }
   return root / name;
@@ -111,8 +157,8 @@ void clean_up_leftovers(const fs::path& root) {
   }
 }
 
-BackgroundWriter::BackgroundWriter(fs::path root, const CheckpointConfig& config)
-    : root_(std::move(root)), config_(config) {}
+BackgroundWriter::BackgroundWriter(fs::path root, const CheckpointConfig& config, Communicator& ranks)
+    : root_(std::move(root)), config_(config), ranks_(ranks) {}
 
 BackgroundWriter::~BackgroundWriter() {
   if (thread_.joinable()) thread_.join();
@@ -121,10 +167,12 @@ BackgroundWriter::~BackgroundWriter() {
 void BackgroundWriter::submit(CheckpointContent content) {
   if (thread_.joinable()) thread_.join();
   failure_.clear();
-  thread_ = std::thread([this, content = std::move(content)] {
+  // The number, since a step may be saved again after its write has failed.
+  const std::string topic = str("checkpoint/", ++submitted_, "/step-", content.step);
+  thread_ = std::thread([this, topic, content = std::move(content)] {
     try {
-      write_checkpoint(root_, content);
-      apply_retention(root_, config_);
+      write_checkpoint(root_, content, ranks_, topic);
+      run_on_first(ranks_, topic + "/retention", [this] { apply_retention(root_, config_); });
     } catch (const std::exception& failure) {
       log::error(failure.what());
       failure_ = failure.what();

@@ -9,11 +9,13 @@
 #include <vector>
 
 #include "checkpoint/config.h"
+#include "dist/communicator.h"
 
 namespace dga {
 
-/// What one checkpoint consists of. A part writes its files into the folder it is given; it owns whatever it needs,
-/// since it may run on another thread while training changes the weights.
+/// What a rank puts into one checkpoint; with that of the other ranks it is whole. A part writes its files into the
+/// folder it is given; it owns whatever it needs, since it may run on another thread while training changes the
+/// weights.
 struct CheckpointContent {
   int64_t step = 0;
   std::vector<std::function<void(const std::filesystem::path& folder)>> parts;
@@ -23,9 +25,12 @@ struct CheckpointContent {
 };
 
 /// Writes root/step-N so that it is there whole or not at all: parts into a temporary folder, every file synced,
-/// manifest.json with the size and checksum of each file last, one rename. An existing step-N is replaced.
-/// On failure the temporary folder is removed and the error names the checkpoint.
-std::filesystem::path write_checkpoint(const std::filesystem::path& root, const CheckpointContent& content);
+/// manifest.json with the size and checksum of each file last, one rename. An existing step-N is replaced. The ranks
+/// call it together, each with files of its own names, in a folder that all of them see; `topic` begins those of their
+/// exchanges. Where one fails, the temporary folder is removed and the error of all names the checkpoint and the
+/// reason.
+std::filesystem::path write_checkpoint(const std::filesystem::path& root, const CheckpointContent& content,
+                                       Communicator& ranks, const std::string& topic);
 
 /// Removes all but the newest `keep_last` checkpoints and those at multiples of `keep_every` steps (0: none).
 void apply_retention(const std::filesystem::path& root, const CheckpointConfig& config);
@@ -34,10 +39,11 @@ void apply_retention(const std::filesystem::path& root, const CheckpointConfig& 
 /// Only for a folder that nobody else writes to.
 void clean_up_leftovers(const std::filesystem::path& root);
 
-/// Writes checkpoints one at a time on a thread of its own, applying retention after each.
+/// Writes checkpoints one at a time on a thread of its own, applying retention after each. Every rank has one and
+/// submits the same steps.
 class BackgroundWriter {
  public:
-  BackgroundWriter(std::filesystem::path root, const CheckpointConfig& config);
+  BackgroundWriter(std::filesystem::path root, const CheckpointConfig& config, Communicator& ranks);
   /// Waits for the write in progress.
   ~BackgroundWriter();
   BackgroundWriter(const BackgroundWriter&) = delete;
@@ -52,6 +58,8 @@ class BackgroundWriter {
  private:
   std::filesystem::path root_;
   CheckpointConfig config_;
+  Communicator& ranks_;
+  int64_t submitted_ = 0;
   std::thread thread_;
   std::string failure_;  // of the last write; read after joining
 };

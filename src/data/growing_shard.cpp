@@ -5,6 +5,7 @@
 
 #include "data/json_text.h"
 #include "data/line_reader.h"
+#include "util/log.h"
 
 namespace dga {
 namespace {
@@ -12,6 +13,9 @@ namespace {
 constexpr size_t kBlockBytes = size_t{1} << 17;
 constexpr size_t kLongLineBytes = size_t{1} << 19;  // encoded by several threads
 constexpr size_t kPieceBytes = size_t{1} << 18;
+constexpr auto kPollInterval = std::chrono::milliseconds(100);
+
+int token_bytes(const Tokenizer& tokenizer) { return tokenizer.vocab_size() <= 65536 ? 2 : 4; }
 
 bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r") == std::string_view::npos; }
 
@@ -35,16 +39,13 @@ GrowingShard::~GrowingShard() {
 
 void GrowingShard::run() {
   try {
-    if (after_) {
-      while (!after_->wait(std::chrono::milliseconds(100)).done) {
-        if (stop_.stop_requested()) return;
-      }
-      after_.reset();
-    }
-    auto writer = std::make_unique<ShardWriter>(shard_path_, context_.tokenizer.vocab_size() <= 65536 ? 2 : 4);
+    wait_for_turn();
+    std::unique_ptr<ShardWriter> writer = claim();
+    if (!writer) return;
     {
       const std::lock_guard lock(mutex_);
       writer_ = std::move(writer);
+      elsewhere_ = false;
     }
     read_file();
     wait_for_blocks();
@@ -56,6 +57,63 @@ void GrowingShard::run() {
     done_ = true;
     changed_.notify_all();
   }
+}
+
+void GrowingShard::wait_for_turn() {
+  if (!after_) return;
+  while (true) {
+    const Progress before = after_->wait(kPollInterval);
+    if (before.done || before.elsewhere) break;
+    if (stop_.stop_requested()) throw Stopped();
+  }
+  after_.reset();
+}
+
+/// The shard's file to write into; nothing where another process has made the shard meanwhile.
+std::unique_ptr<ShardWriter> GrowingShard::claim() {
+  for (bool told = false;; told = true) {
+    std::unique_ptr<ShardWriter> writer = ShardWriter::begin(shard_path_, token_bytes(context_.tokenizer));
+    if (writer || told) {
+      if (std::shared_ptr<TokenShard> made = TokenShard::open(shard_path_)) {
+        adopt(std::move(made));
+        return nullptr;
+      }
+    }
+    if (writer) {
+      if (told) log::info("the process that was tokenising ", file_.path.string(), " is gone; tokenising it here");
+      return writer;
+    }
+    if (!told) log::info("another process is tokenising ", file_.path.string(), "; following it");
+    follow();
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, stop_.get_token(), kPollInterval, [] { return false; });
+    if (stop_.stop_requested()) throw Stopped();
+  }
+}
+
+/// Learns of documents that the other process has written.
+void GrowingShard::follow() {
+  std::unique_ptr<ShardFollower> opened;
+  if (!followed_) opened = ShardFollower::open(shard_path_, token_bytes(context_.tokenizer));
+  ShardFollower* follower = followed_ ? followed_.get() : opened.get();
+  const std::vector<TokenDocument> documents = follower ? follower->next() : std::vector<TokenDocument>();
+  const std::lock_guard lock(mutex_);
+  elsewhere_ = true;
+  if (opened) followed_ = std::move(opened);
+  documents_.insert(documents_.end(), documents.begin(), documents.end());
+  from_elsewhere_ = documents_.size();
+  changed_.notify_all();
+}
+
+/// Takes over what another process has made.
+void GrowingShard::adopt(std::shared_ptr<TokenShard> shard) {
+  context_.problems.report_earlier(file_.path, shard->problems().counts, shard->problems().first);
+  const std::lock_guard lock(mutex_);
+  finished_ = std::move(shard);
+  elsewhere_ = true;
+  done_ = true;
+  std::vector<TokenDocument>().swap(documents_);
+  changed_.notify_all();
 }
 
 void GrowingShard::read_file() {
@@ -168,8 +226,10 @@ void GrowingShard::commit(EncodedBlock block) {
   for (TokenDocument& document : block.documents) {
     document.offset += base - (block.piece ? open_tokens_ : 0);
     document.tokens += block.piece ? open_tokens_ : 0;
-    documents_.push_back(document);
+    writer_->tell(document);
+    if (made_++ >= from_elsewhere_) documents_.push_back(document);
   }
+  writer_->flush_told();
   open_tokens_ = block.piece && block.documents.empty() ? open_tokens_ + static_cast<int64_t>(block.tokens.size()) : 0;
 }
 
@@ -213,7 +273,10 @@ std::optional<TokenDocument> GrowingShard::document(int64_t index) {
 
 void GrowingShard::read(int64_t offset, std::span<int32_t> out) const {
   std::unique_lock lock(mutex_);
-  if (!finished_) return writer_->read(offset, out);
+  if (!finished_) {
+    const bool is_here = writer_ && offset + static_cast<int64_t>(out.size()) <= writer_->tokens();
+    return is_here ? writer_->read(offset, out) : followed_->read(offset, out);
+  }
   const std::shared_ptr<TokenShard> shard = finished_;
   lock.unlock();
   shard->read(offset, out);
@@ -222,8 +285,8 @@ void GrowingShard::read(int64_t offset, std::span<int32_t> out) const {
 GrowingShard::Progress GrowingShard::wait(std::chrono::milliseconds limit) {
   std::unique_lock lock(mutex_);
   changed_.wait_for(lock, stop_.get_token(), limit, [this] { return done_; });
-  if (finished_) return {finished_->documents(), finished_->tokens(), done_};
-  return {static_cast<int64_t>(documents_.size()), writer_ ? writer_->tokens() : 0, done_};
+  if (finished_) return {finished_->documents(), finished_->tokens(), done_, elsewhere_};
+  return {static_cast<int64_t>(documents_.size()), writer_ ? writer_->tokens() : 0, done_, elsewhere_};
 }
 
 void GrowingShard::rethrow_failure() const {

@@ -31,15 +31,18 @@ struct TokenizingContext {
 /// A text file while it is tokenised into its shard, in the background: a thread reads lines, the pool's encoders work
 /// on blocks of them, and the blocks are written in order. Documents can be read as soon as they are written. Text in
 /// flight is bounded: a few blocks, and one line where it is longer than a block.
+/// Of several processes that need the shard one makes it; the others follow what it has written, and one of them begins
+/// again, to the same documents, where that process is gone.
 class GrowingShard : public TokenFile {
  public:
   struct Progress {
     int64_t documents = 0;
     int64_t tokens = 0;
-    bool done = false;  // or failed
+    bool done = false;       // or failed
+    bool elsewhere = false;  // another process makes it, or has made it
   };
 
-  /// Begins when `after`, if there is one, is done.
+  /// Begins when `after`, if there is one, is done or made by another process.
   GrowingShard(SourceFile file, std::filesystem::path shard_path, const TokenizingContext& context,
                std::shared_ptr<GrowingShard> after);
   /// Stops at once; what is not finished is thrown away.
@@ -54,6 +57,10 @@ class GrowingShard : public TokenFile {
 
  private:
   void run();
+  void wait_for_turn();
+  std::unique_ptr<ShardWriter> claim();
+  void follow();
+  void adopt(std::shared_ptr<TokenShard> shard);
   void read_file();
   void read_document(std::string text, size_t begin_of_line, int64_t line);
   void flush(TextBlock& block);
@@ -72,8 +79,11 @@ class GrowingShard : public TokenFile {
 
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;
-  std::unique_ptr<ShardWriter> writer_;   // until finished
-  std::shared_ptr<TokenShard> finished_;  // from then on
+  std::unique_ptr<ShardWriter> writer_;      // until finished
+  std::unique_ptr<ShardFollower> followed_;  // another process's, while and after it makes the shard
+  size_t from_elsewhere_ = 0;                // documents of this one that are known from it
+  size_t made_ = 0;                          // documents made here, the same ones first
+  std::shared_ptr<TokenShard> finished_;     // from then on
   std::vector<TokenDocument> documents_;
   int64_t open_tokens_ = 0;  // of a document whose last piece has not come yet
   ShardProblems problems_;
@@ -83,6 +93,7 @@ class GrowingShard : public TokenFile {
   int64_t running_ = 0;  // tasks in the pool
   std::exception_ptr failure_;
   bool done_ = false;
+  bool elsewhere_ = false;
   std::shared_ptr<GrowingShard> after_;
   std::jthread reader_;
 };

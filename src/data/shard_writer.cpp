@@ -1,14 +1,16 @@
 #include <fcntl.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 
 #include "data/shard_format.h"
+#include "data/shard_log.h"
 #include "data/token_shard.h"
 #include "util/error.h"
 #include "util/file.h"
@@ -22,42 +24,62 @@ constexpr const char* kTemporaryEnding = ".tmp";
 
 std::string system_error() { return std::strerror(errno); }
 
-/// Whether the path still names the open file.
-bool names(const fs::path& path, int descriptor) {
-  struct stat by_path {};
-  struct stat by_descriptor {};
-  return stat(path.c_str(), &by_path) == 0 && fstat(descriptor, &by_descriptor) == 0 &&
-         by_path.st_ino == by_descriptor.st_ino && by_path.st_dev == by_descriptor.st_dev;
-}
+struct Claim {
+  fs::path temporary;
+  int descriptor = -1;
+};
 
-/// Creates and locks a temporary beside `path`. Between the two calls another process may take it for a stale one and
-/// remove it; then the next name is tried.
-std::pair<fs::path, int> create_locked(const fs::path& path) {
+/// A temporary of a name that no process has, for file systems without locks. It is not cleaned up after a kill.
+Claim create_own(const fs::path& path) {
   static std::atomic<int64_t> counter{0};
   while (true) {
-    const fs::path temporary = str(path.string(), ".", getpid(), ".", counter++, kTemporaryEnding);
+    const fs::path temporary = str(path.string(), ".", getpid(), ".", counter++, ".unlocked");
     const int descriptor = open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (descriptor < 0 && errno == EEXIST) continue;
     DGA_CHECK(descriptor >= 0, "cannot write ", temporary.string(), ": ", system_error());
-    // A file system without locks has no clean-up either, but works.
-    const bool locked = flock(descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
-    if (locked && names(temporary, descriptor)) return {temporary, descriptor};
+    return {temporary, descriptor};
+  }
+}
+
+/// The temporary beside `path`, locked and empty; nothing where another process has it. One that a killed process left
+/// is removed, not emptied: others may still read what they know of it.
+std::optional<Claim> claim(const fs::path& path) {
+  const fs::path temporary = shard_temporary_path(path);
+  while (true) {
+    const int descriptor = open(temporary.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    DGA_CHECK(descriptor >= 0, "cannot write ", temporary.string(), ": ", system_error());
+    const bool locked = flock(descriptor, LOCK_EX | LOCK_NB) == 0;
+    const bool busy = !locked && errno == EWOULDBLOCK;
+    // Between opening and locking it may have been removed, or become the shard; then it is opened again.
+    const bool named = locked && is_file_of(temporary, descriptor);
+    if (named && lseek(descriptor, 0, SEEK_END) == 0) return Claim{temporary, descriptor};
+    if (named) unlink(temporary.c_str());
     close(descriptor);
+    if (busy) return std::nullopt;
+    if (!locked) return create_own(path);
   }
 }
 
 }  // namespace
 
-ShardWriter::ShardWriter(const fs::path& path, int token_bytes) : path_(path), token_bytes_(token_bytes) {
+std::unique_ptr<ShardWriter> ShardWriter::begin(const fs::path& path, int token_bytes) {
   fs::create_directories(path.parent_path());
-  std::tie(temporary_, descriptor_) = create_locked(path);
+  std::optional<Claim> claimed = claim(path);
+  if (!claimed) return nullptr;
+  std::unique_ptr<ShardWriter> writer(
+      new ShardWriter(path, std::move(claimed->temporary), claimed->descriptor, token_bytes));
   const ShardHeader empty{};
-  write_at_end(&empty, sizeof empty);
+  writer->write_at_end(&empty, sizeof empty);
+  if (writer->temporary_ == shard_temporary_path(path)) writer->log_ = std::make_unique<ShardLog>(path);
+  return writer;
 }
 
+ShardWriter::ShardWriter(fs::path path, fs::path temporary, int descriptor, int token_bytes)
+    : path_(std::move(path)), temporary_(std::move(temporary)), descriptor_(descriptor), token_bytes_(token_bytes) {}
+
 ShardWriter::~ShardWriter() {
-  if (!temporary_.empty()) unlink(temporary_.c_str());
-  if (descriptor_ >= 0) close(descriptor_);
+  if (!temporary_.empty() && is_file_of(temporary_, descriptor_)) unlink(temporary_.c_str());
+  close(descriptor_);
 }
 
 void ShardWriter::write_at_end(const void* bytes, size_t size_bytes) {
@@ -84,6 +106,14 @@ void ShardWriter::append(std::span<const int32_t> tokens) {
     write_at_end(scratch_.data(), scratch_.size());
   }
   tokens_ += static_cast<int64_t>(tokens.size());
+}
+
+void ShardWriter::tell(const TokenDocument& document) {
+  if (log_) log_->add(document, [this](int64_t offset, std::span<int32_t> out) { read(offset, out); });
+}
+
+void ShardWriter::flush_told() {
+  if (log_) log_->flush();
 }
 
 void ShardWriter::read(int64_t offset, std::span<int32_t> out) const {
@@ -130,6 +160,7 @@ void ShardWriter::finish(const std::vector<TokenDocument>& documents, const Shar
             system_error());
   rename_synced(temporary_, path_);
   temporary_.clear();
+  log_.reset();
 }
 
 void remove_stale_temporaries(const fs::path& folder) {
@@ -138,8 +169,9 @@ void remove_stale_temporaries(const fs::path& folder) {
     if (entry.path().extension() != kTemporaryEnding) continue;
     const int descriptor = open(entry.path().c_str(), O_RDWR | O_CLOEXEC);
     if (descriptor < 0) continue;
-    if (flock(descriptor, LOCK_EX | LOCK_NB) == 0 && names(entry.path(), descriptor) &&
-        unlink(entry.path().c_str()) == 0) {
+    if (flock(descriptor, LOCK_EX | LOCK_NB) == 0 && is_file_of(entry.path(), descriptor)) {
+      unlink(shard_log_path(fs::path(entry.path()).replace_extension()).c_str());
+      unlink(entry.path().c_str());
       log::info("removed ", entry.path().string(), ", left behind by a process that was killed");
     }
     close(descriptor);

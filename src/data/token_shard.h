@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "data/problems.h"
+#include "data/shard_log.h"
 #include "data/token_file.h"
 #include "util/mapped_file.h"
 
@@ -43,18 +44,23 @@ class TokenShard : public TokenFile {
   ShardProblems problems_;
 };
 
-/// A shard while it is written: under a temporary name that is locked, so that one left behind by a killed process can
-/// be told from one in use.
+/// A shard while it is written: under a temporary name that is locked, so that only one process writes it, and one left
+/// behind by a killed process can be told from one in use. Where the file system has no locks, each process writes its
+/// own.
 class ShardWriter {
  public:
-  /// `token_bytes` is 2 or 4. Creates the folder.
-  ShardWriter(const std::filesystem::path& path, int token_bytes);
+  /// Creates the folder and the temporary file; nothing while somebody else is writing the shard. `token_bytes` is 2 or
+  /// 4.
+  static std::unique_ptr<ShardWriter> begin(const std::filesystem::path& path, int token_bytes);
   /// Removes the temporary file if finish() was not reached.
   ~ShardWriter();
   ShardWriter(const ShardWriter&) = delete;
   ShardWriter& operator=(const ShardWriter&) = delete;
 
   void append(std::span<const int32_t> tokens);
+  /// A document whose tokens were appended; other processes that need the shard learn of it with flush_told().
+  void tell(const TokenDocument& document);
+  void flush_told();
   int64_t tokens() const { return tokens_; }
   /// Reads back what was appended.
   void read(int64_t offset, std::span<int32_t> out) const;
@@ -62,15 +68,17 @@ class ShardWriter {
   void finish(const std::vector<TokenDocument>& documents, const ShardProblems& problems);
 
  private:
+  ShardWriter(std::filesystem::path path, std::filesystem::path temporary, int descriptor, int token_bytes);
   void write_at_end(const void* bytes, size_t size_bytes);
 
   std::filesystem::path path_;
   std::filesystem::path temporary_;
+  int descriptor_;
   int token_bytes_;
-  int descriptor_ = -1;
   int64_t tokens_ = 0;
   int64_t file_bytes_ = 0;
   std::vector<std::byte> scratch_;
+  std::unique_ptr<ShardLog> log_;  // null on a file system without locks
 };
 
 /// Removes the temporary files in `folder` whose writers are gone.

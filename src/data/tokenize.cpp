@@ -59,9 +59,10 @@ TokenizeProgress tokenize_sources(const std::vector<SourceConfig>& sources, cons
       // Only the oldest is waited for; the others finish meanwhile.
       const auto limit = std::chrono::milliseconds(shard == growing.begin() ? 50 : 0);
       const GrowingShard::Progress progress = (*shard)->wait(limit);
+      const int64_t new_tokens = progress.elsewhere ? 0 : progress.tokens;
       now.documents += progress.documents;
       now.tokens += progress.tokens;
-      now.new_tokens += progress.tokens;
+      now.new_tokens += new_tokens;
       if (!progress.done) {
         ++shard;
         continue;
@@ -71,7 +72,8 @@ TokenizeProgress tokenize_sources(const std::vector<SourceConfig>& sources, cons
       ++now.done;
       finished.documents += progress.documents;
       finished.tokens += progress.tokens;
-      finished.new_tokens += progress.tokens;
+      finished.new_tokens += new_tokens;
+      finished.found += progress.elsewhere ? 1 : 0;
       shard = growing.erase(shard);
     }
     now.problems = store.problems();

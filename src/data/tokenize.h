@@ -15,7 +15,7 @@ namespace dga {
 struct TokenizeProgress {
   int64_t files = 0;      // text files in all
   int64_t done = 0;       // of them, those that have a shard
-  int64_t found = 0;      // of them, those that had one before
+  int64_t found = 0;      // of them, those that had one before, or were made by another process meanwhile
   int64_t bins = 0;       // files that are tokens already
   int64_t documents = 0;  // in all shards, finished or not
   int64_t tokens = 0;

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -10,7 +11,7 @@
 namespace dga {
 
 /// How the ranks' numbers are combined.
-enum class Reduction { sum, max };
+enum class Reduction { sum, max };  // a NaN may be lost under max
 
 /// A collective that has begun.
 class PendingCollective {
@@ -22,7 +23,7 @@ class PendingCollective {
 };
 
 /// The ranks of a run: processes that call the same operations in the same order. A collective takes contiguous tensors
-/// on the communicator's device and begins after the current stream's work so far; tensors must stay alive and
+/// of one device and begins after the current stream's work so far; tensors must stay alive and
 /// unchanged until wait(). When a rank fails or disappears, every call on the others throws, or ends the process, in
 /// less than a minute, naming it.
 class Communicator {
@@ -33,6 +34,12 @@ class Communicator {
   virtual int64_t world_size() const = 0;
   /// Whether this rank writes what the run writes once: metrics, logs, results.
   bool is_first() const { return rank() == 0; }
+
+  /// Among the ranks of this host; the number of its GPU.
+  virtual int64_t local_rank() const { return 0; }
+  virtual int64_t local_world_size() const { return 1; }
+  /// How long a collective or an exchange may take before the run ends: parallel.timeout_seconds.
+  virtual void set_time_limit(std::chrono::seconds) {}
 
   /// In place.
   virtual std::unique_ptr<PendingCollective> all_reduce(at::Tensor numbers, Reduction reduction) = 0;
@@ -48,6 +55,11 @@ class Communicator {
 
   /// Tells the other ranks (in messages about this one) how far it is.
   virtual void set_step(int64_t step) = 0;
+  /// Throws what ended the run, if something has. To be called after the host has waited for the device and before it
+  /// believes the numbers: a failure ends collectives on the device too, with whatever is in their results.
+  virtual void check() const {}
+  /// Tells the other ranks that this one fails with `message`: they end with it.
+  virtual void report_failure(const std::string&) {}
 };
 
 /// A run of one process: nothing to wait for.

@@ -59,11 +59,12 @@ LengthSums restored(const json& state) {
 }
 
 /// What an earlier call left of the sums over this text: an array; empty where the text has changed since.
-json earlier_sums(const EvalText& text, const EvalProgress* progress) {
-  if (progress == nullptr || progress->earlier().is_null()) return json::array();
-  const json& earlier = progress->earlier();
+json earlier_sums(const EvalText& text, const EvalProgress& progress, const Communicator& ranks) {
+  const json& earlier = progress.earlier();
+  if (earlier.is_null()) return json::array();
   if (earlier.at("documents") == text.documents && earlier.at("tokens") == text.tokens) return earlier.at("lengths");
-  log::warning("the text has changed since the evaluation was stopped; starting from the beginning");
+  if (ranks.is_first())
+    log::warning("the text has changed since the evaluation was stopped; starting from the beginning");
   return json::array();
 }
 
@@ -119,18 +120,26 @@ WindowBatch make_batch(const EvalText& text, const std::vector<PlacedWindow>& pl
   return batch;
 }
 
-/// Adds the batch's log-probabilities [B, scored] to the sums.
-void add_batch(const at::Tensor& log_probs, const std::vector<PlacedWindow>& placed, const WindowBatch& batch,
-               const std::vector<int32_t>& token_bytes, int64_t context_length, LengthSums& sums) {
-  const at::Tensor values = log_probs.to(at::kDouble).contiguous();
-  const int64_t scored = batch.tokens.size(1) - batch.first_scored;
-  DGA_CHECK(values.dim() == 2 && values.size(0) == batch.tokens.size(0) && values.size(1) == scored,
+int64_t scored_tokens(const WindowBatch& batch) { return batch.tokens.size(1) - batch.first_scored; }
+
+/// The batch's log-probabilities [B, scored].
+at::Tensor score(const WindowScorer& scorer, const WindowBatch& batch) {
+  const at::Tensor values = scorer(batch);
+  DGA_CHECK(values.dim() == 2 && values.size(0) == batch.tokens.size(0) && values.size(1) == scored_tokens(batch),
             "a scorer returned log-probabilities of shape ", values.sizes(), " for windows of shape ",
             batch.tokens.sizes(), " scored from ", batch.first_scored);
+  return values;
+}
+
+/// Adds the batch's log-probabilities [B * scored] double to the sums.
+void add_batch(const at::Tensor& log_probs, const std::vector<PlacedWindow>& placed, const WindowBatch& batch,
+               const std::vector<int32_t>& token_bytes, int64_t context_length, LengthSums& sums) {
+  const at::Tensor values = log_probs.contiguous();
+  const int64_t scored = scored_tokens(batch);
   const double* value = values.data_ptr<double>();
   const auto tokens = batch.tokens.accessor<int64_t, 2>();
   const auto buckets = static_cast<int64_t>(sums.positions.size());
-  for (int64_t row = 0; row < values.size(0); ++row) {
+  for (int64_t row = 0; row < batch.tokens.size(0); ++row) {
     NllSum& sequence = sums.sequences[placed[sums.windows + static_cast<size_t>(row)].sequence];
     for (int64_t i = 0; i < scored; ++i, ++value) {
       const int64_t before = batch.first_scored + i, position = batch.first_token[row] + before;
@@ -144,6 +153,7 @@ void add_batch(const at::Tensor& log_probs, const std::vector<PlacedWindow>& pla
       if (!token_bytes.empty()) sums.bytes += token_bytes.at(tokens[row][before]);
     }
   }
+  sums.windows += static_cast<size_t>(batch.tokens.size(0));
 }
 
 LengthResult summarise(const EvalConfig& config, const LengthSums& sums, int64_t context_length, bool bytes_known) {
@@ -178,23 +188,37 @@ LengthResult summarise(const EvalConfig& config, const LengthSums& sums, int64_t
   return result;
 }
 
-/// Sums over all windows of one context length. `save` is called after every pass.
-LengthSums sum_length(const WindowScorer& scorer, const EvalConfig& config, const EvalText& text,
-                      const std::vector<int32_t>& token_bytes, int64_t context_length, LengthSums sums,
-                      const std::function<void(const LengthSums&)>& save) {
-  Timer timer;
-  const std::vector<PlacedWindow> placed = place_windows(config, text, context_length);
-  while (sums.windows < placed.size()) {
-    const size_t first = sums.windows;
+/// The next batches from window `first` on, at most `limit`: what one pass after the other would take.
+std::vector<WindowBatch> next_batches(const EvalConfig& config, const EvalText& text,
+                                      const std::vector<PlacedWindow>& placed, size_t first, size_t limit) {
+  std::vector<WindowBatch> batches;
+  while (first < placed.size() && batches.size() < limit) {
     const auto rows = static_cast<size_t>(std::max<int64_t>(1, config.batch_tokens / placed[first].window.length));
     size_t last = first + 1;
     while (last < placed.size() && last - first < rows && same_shape(placed[first].window, placed[last].window)) ++last;
-    const WindowBatch batch = make_batch(text, placed, first, last);
-    add_batch(scorer(batch), placed, batch, token_bytes, context_length, sums);
-    sums.windows = last;
+    batches.push_back(make_batch(text, placed, first, last));
+    first = last;
+  }
+  return batches;
+}
+
+/// Sums over all windows of one context length. `after_round` is called after every round of passes.
+LengthSums sum_length(const WindowScorer& scorer, PassRounds& rounds, const EvalConfig& config, const EvalText& text,
+                      const std::vector<int32_t>& token_bytes, int64_t context_length, LengthSums sums,
+                      const std::function<void(const LengthSums&)>& after_round) {
+  Timer timer;
+  const std::vector<PlacedWindow> placed = place_windows(config, text, context_length);
+  while (sums.windows < placed.size()) {
+    const std::vector<WindowBatch> batches = next_batches(config, text, placed, sums.windows, rounds.size());
+    std::vector<int64_t> counts;
+    for (const WindowBatch& batch : batches) counts.push_back(batch.tokens.size(0) * scored_tokens(batch));
+    const std::vector<at::Tensor> results = rounds.run(counts, [&](size_t i) { return score(scorer, batches[i]); });
+    for (size_t i = 0; i < batches.size(); ++i) {
+      add_batch(results[i], placed, batches[i], token_bytes, context_length, sums);
+    }
     sums.seconds += timer.restart();
-    log::show_status(str("eval: context ", context_length, ", window ", last, " of ", placed.size()));
-    save(sums);
+    log::show_status(str("eval: context ", context_length, ", window ", sums.windows, " of ", placed.size()));
+    after_round(sums);
   }
   log::show_status("");
   return sums;
@@ -231,7 +255,8 @@ WindowScorer model_scorer(const Llama& model) {
 }
 
 EvalResult evaluate_perplexity(const WindowScorer& scorer, const EvalConfig& config, const EvalText& text,
-                               const std::vector<int32_t>& token_bytes, EvalProgress* progress) {
+                               const std::vector<int32_t>& token_bytes, const EvalRanks& ranks,
+                               EvalProgress& progress) {
   DGA_CHECK(!config.context_lengths.empty(), "eval: no context lengths");
   EvalResult result;
   result.protocol = config.protocol;
@@ -246,15 +271,18 @@ EvalResult evaluate_perplexity(const WindowScorer& scorer, const EvalConfig& con
     }
   }
   result.entropy = text_entropy(text.sequences);
-  json done = earlier_sums(text, progress);  // of each length so far
+  json done = earlier_sums(text, progress, ranks.ranks);  // of each length so far
+  PassRounds rounds(ranks, "eval");
   for (size_t i = 0; i < config.context_lengths.size(); ++i) {
     const int64_t context_length = config.context_lengths[i];
     LengthSums sums = i < done.size() ? restored(done[i]) : empty_sums(config, text, context_length);
-    sums = sum_length(scorer, config, text, token_bytes, context_length, std::move(sums), [&](const LengthSums& now) {
-      if (progress == nullptr || !progress->is_due()) return;
-      done[i] = sums_state(now);
-      progress->save({{"documents", text.documents}, {"tokens", text.tokens}, {"lengths", done}});
-    });
+    const auto after_round = [&](const LengthSums& now) {
+      progress.after_round(rounds.stop_signal(), [&]() -> json {
+        done[i] = sums_state(now);
+        return {{"documents", text.documents}, {"tokens", text.tokens}, {"lengths", done}};
+      });
+    };
+    sums = sum_length(scorer, rounds, config, text, token_bytes, context_length, std::move(sums), after_round);
     done[i] = sums_state(sums);
     result.lengths.push_back(summarise(config, sums, context_length, !token_bytes.empty()));
   }
@@ -262,9 +290,11 @@ EvalResult evaluate_perplexity(const WindowScorer& scorer, const EvalConfig& con
 }
 
 EvalResult evaluate_perplexity(const Llama& model, const AttentionConfig& attention, const EvalConfig& config,
-                               const EvalText& text, const std::vector<int32_t>& token_bytes, EvalProgress* progress) {
+                               const EvalText& text, const std::vector<int32_t>& token_bytes, Communicator& ranks,
+                               EvalProgress& progress) {
   check_vocabulary(text, model.config().vocab_size);
-  EvalResult result = evaluate_perplexity(model_scorer(model), config, text, token_bytes, progress);
+  EvalResult result =
+      evaluate_perplexity(model_scorer(model), config, text, token_bytes, {ranks, model.device()}, progress);
   result.attention = attention_label(attention, model.config().num_hidden_layers);
   result.attention_settings = attention_json(attention);
   result.looks_ahead = model.looks_ahead();

@@ -12,6 +12,7 @@
 #include "eval/config.h"
 #include "eval/nll_sums.h"
 #include "eval/progress.h"
+#include "eval/rounds.h"
 #include "eval/text.h"
 #include "model/llama.h"
 
@@ -71,16 +72,17 @@ struct EvalResult {
   std::vector<LengthResult> lengths;
 };
 
-/// Evaluates `text` at each context length with any scorer. `token_bytes` (per id) may be empty. Throws a config error
-/// where a window does not fit the text anywhere, a numerics error for a log-probability that is no finite number.
-/// With `progress` it goes on where an earlier call stopped, to the same bits.
+/// Evaluates `text` at each context length with any scorer. `token_bytes` (per id) may be empty. The ranks call it
+/// together, share the passes out and get the same result, bit for bit that of one process. Throws a config error where
+/// a window does not fit the text anywhere, a numerics error for a log-probability that is no finite number. `progress`
+/// goes on where an earlier call stopped, to the same bits.
 EvalResult evaluate_perplexity(const WindowScorer& scorer, const EvalConfig& config, const EvalText& text,
-                               const std::vector<int32_t>& token_bytes, EvalProgress* progress = nullptr);
+                               const std::vector<int32_t>& token_bytes, const EvalRanks& ranks, EvalProgress& progress);
 
 /// The same for a model, with its attention's description, visible pairs and whether it looks ahead.
 /// `config.context_lengths` must not be empty. Token ids beyond the vocabulary are an input error.
 EvalResult evaluate_perplexity(const Llama& model, const AttentionConfig& attention, const EvalConfig& config,
-                               const EvalText& text, const std::vector<int32_t>& token_bytes,
-                               EvalProgress* progress = nullptr);
+                               const EvalText& text, const std::vector<int32_t>& token_bytes, Communicator& ranks,
+                               EvalProgress& progress);
 
 }  // namespace dga

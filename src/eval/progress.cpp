@@ -1,7 +1,9 @@
 #include "eval/progress.h"
 
 #include <csignal>
+#include <utility>
 
+#include "dist/together.h"
 #include "util/error.h"
 #include "util/file.h"
 #include "util/log.h"
@@ -9,33 +11,42 @@
 
 namespace dga {
 
-EvalProgress::EvalProgress(std::filesystem::path file, std::string key, double interval_seconds)
-    : file_(std::move(file)), key_(std::move(key)), interval_seconds_(interval_seconds) {
-  if (!std::filesystem::exists(file_)) return;
-  nlohmann::json found = nlohmann::json::parse(read_file(file_), nullptr, /*allow_exceptions=*/false);
-  if (!found.is_object() || found.value("key", "") != key_) {
-    log::warning(file_.string(), " is of another evaluation; starting from the beginning");
-    return;
+namespace {
+
+/// The state in the file; null where there is none of this evaluation.
+nlohmann::json read_state(const std::filesystem::path& file, const std::string& key) {
+  if (!std::filesystem::exists(file)) return nullptr;
+  nlohmann::json found = nlohmann::json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+  if (!found.is_object() || found.value("key", "") != key) {
+    log::warning(file.string(), " is of another evaluation; starting from the beginning");
+    return nullptr;
   }
-  earlier_ = found.at("state");
-  log::info("going on from ", file_.string());
+  log::info("going on from ", file.string());
+  return found.at("state");
 }
 
-bool EvalProgress::is_due() const {
-  return !file_.empty() && (stop_signal() != 0 || since_save_.seconds() >= interval_seconds_);
+}  // namespace
+
+EvalProgress::EvalProgress(std::filesystem::path file, std::string key, Communicator& ranks, double interval_seconds)
+    : file_(std::move(file)), key_(std::move(key)), writes_(ranks.is_first()), interval_seconds_(interval_seconds) {
+  const std::vector<std::string> states =
+      run_together(ranks, "eval/progress", [&] { return writes_ ? read_state(file_, key_).dump() : std::string(); });
+  earlier_ = nlohmann::json::parse(states.front());
 }
 
-void EvalProgress::save(nlohmann::json state) {
-  write_file_atomic(file_, nlohmann::json{{"key", key_}, {"state", std::move(state)}}.dump());
-  since_save_.restart();
-  const int signal = stop_signal();
+void EvalProgress::after_round(int signal, const std::function<nlohmann::json()>& state) {
+  if (file_.empty()) return;
+  if (writes_ && (signal != 0 || since_save_.seconds() >= interval_seconds_)) {
+    write_file_atomic(file_, nlohmann::json{{"key", key_}, {"state", state()}}.dump());
+    since_save_.restart();
+  }
   if (signal == 0) return;
   fail(signal == SIGINT ? ExitCode::interrupted : ExitCode::terminated, "stopped by ",
        signal == SIGINT ? "SIGINT" : "SIGTERM", "; the same command goes on from ", file_.string());
 }
 
 void EvalProgress::finish() const {
-  if (!file_.empty()) std::filesystem::remove(file_);
+  if (writes_) std::filesystem::remove(file_);
 }
 
 }  // namespace dga

@@ -17,14 +17,16 @@ using nlohmann::json;
 
 constexpr int64_t kDepths = 5;
 
+using Prompts = std::vector<RetrievalPrompt>;
+
 at::Tensor stacked(const std::vector<std::vector<int32_t>>& rows) {
   std::vector<at::Tensor> tensors;
   for (const std::vector<int32_t>& row : rows) tensors.push_back(at::tensor(row, at::kInt).to(at::kLong));
   return at::stack(tensors);
 }
 
-/// Which of some prompts of equal length, with answers of equal length, are answered right.
-std::vector<bool> answer(const NextTokens& next, Asking asking, const std::vector<RetrievalPrompt>& prompts) {
+/// 1 for each of some prompts of equal length, with answers of equal length, that is answered right, else 0.
+at::Tensor answer(const NextTokens& next, Asking asking, const Prompts& prompts) {
   std::vector<std::vector<int32_t>> questions, answers;
   for (const RetrievalPrompt& prompt : prompts) {
     questions.push_back(prompt.tokens);
@@ -43,14 +45,24 @@ std::vector<bool> answer(const NextTokens& next, Asking asking, const std::vecto
     found = at::cat(columns, 1);
   }
   DGA_CHECK(found.sizes() == wanted.sizes(), "next tokens of shape ", found.sizes(), " for answers ", wanted.sizes());
-  const at::Tensor right = found.eq(wanted).all(1);
-  std::vector<bool> matches;
-  for (int64_t i = 0; i < right.size(0); ++i) matches.push_back(right[i].item<bool>());
-  return matches;
+  return found.eq(wanted).all(1);
 }
 
 bool same_shape(const RetrievalPrompt& a, const RetrievalPrompt& b) {
   return a.tokens.size() == b.tokens.size() && a.answer.size() == b.answer.size();
+}
+
+/// The next batches from prompt `first` on, at most `limit`, of prompts of one shape and at most `rows`.
+std::vector<Prompts> next_batches(const Prompts& prompts, size_t first, size_t rows, size_t limit) {
+  std::vector<Prompts> batches;
+  while (first < prompts.size() && batches.size() < limit) {
+    size_t last = first + 1;
+    while (last < prompts.size() && last - first < rows && same_shape(prompts[first], prompts[last])) ++last;
+    const auto begin = prompts.begin();
+    batches.emplace_back(begin + static_cast<std::ptrdiff_t>(first), begin + static_cast<std::ptrdiff_t>(last));
+    first = last;
+  }
+  return batches;
 }
 
 void count(const RetrievalPrompt& prompt, bool match, RetrievalResult& result) {
@@ -93,9 +105,9 @@ NextTokens model_next_tokens(const Llama& model) {
 
 std::vector<RetrievalResult> evaluate_retrieval(const NextTokens& next, Asking asking, RetrievalTask task,
                                                 const Tokenizer& tokenizer, const RetrievalConfig& config,
-                                                int64_t batch_tokens, EvalProgress* progress) {
-  const bool kept = progress != nullptr && !progress->earlier().is_null();
-  json answered = kept ? progress->earlier() : json::array();  // for each length the outcomes so far
+                                                int64_t batch_tokens, const EvalRanks& ranks, EvalProgress& progress) {
+  json answered = progress.earlier().is_null() ? json::array() : progress.earlier();  // by length, the outcomes so far
+  PassRounds rounds(ranks, "eval");
   std::vector<RetrievalResult> results;
   for (size_t i = 0; i < config.lengths.size(); ++i) {
     const int64_t length = config.lengths[i];
@@ -105,16 +117,16 @@ std::vector<RetrievalResult> evaluate_retrieval(const NextTokens& next, Asking a
       prompts.push_back(make_retrieval_prompt(task, tokenizer, length, s, config));
     }
     const auto rows = static_cast<size_t>(std::max<int64_t>(1, batch_tokens / length));
-    for (size_t first = answered[i].size(); first < prompts.size(); first = answered[i].size()) {
-      size_t last = first + 1;
-      while (last < prompts.size() && last - first < rows && same_shape(prompts[first], prompts[last])) ++last;
-      const auto begin = prompts.begin();
-      for (const bool match : answer(
-               next, asking, {begin + static_cast<std::ptrdiff_t>(first), begin + static_cast<std::ptrdiff_t>(last)})) {
-        answered[i].push_back(match);
+    while (answered[i].size() < prompts.size()) {
+      const std::vector<Prompts> batches = next_batches(prompts, answered[i].size(), rows, rounds.size());
+      std::vector<int64_t> counts;
+      for (const Prompts& batch : batches) counts.push_back(static_cast<int64_t>(batch.size()));
+      for (const at::Tensor& matches : rounds.run(counts, [&](size_t b) { return answer(next, asking, batches[b]); })) {
+        for (int64_t m = 0; m < matches.size(0); ++m) answered[i].push_back(matches[m].item<double>() != 0);
       }
-      log::show_status(str(config::name_of(task), ": length ", length, ", prompt ", last, " of ", prompts.size()));
-      if (progress != nullptr && progress->is_due()) progress->save(answered);
+      log::show_status(
+          str(config::name_of(task), ": length ", length, ", prompt ", answered[i].size(), " of ", prompts.size()));
+      progress.after_round(rounds.stop_signal(), [&] { return answered; });
     }
     RetrievalResult result = empty_result(length);
     for (size_t s = 0; s < prompts.size(); ++s) count(prompts[s], answered[i][s].get<bool>(), result);

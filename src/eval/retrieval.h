@@ -11,6 +11,7 @@
 #include "eval/nll_sums.h"
 #include "eval/progress.h"
 #include "eval/retrieval_prompts.h"
+#include "eval/rounds.h"
 #include "model/llama.h"
 
 namespace dga {
@@ -43,10 +44,12 @@ struct RetrievalResult {
   std::vector<DepthResult> by_depth;
 };
 
-/// Prompts of every length (config.lengths, not empty), in passes of at most `batch_tokens` tokens or one prompt.
+/// Prompts of every length (config.lengths, not empty), in passes of at most `batch_tokens` tokens or one prompt. The
+/// ranks call it together, share the passes out and get the same results; `progress` goes on where an earlier call
+/// stopped.
 std::vector<RetrievalResult> evaluate_retrieval(const NextTokens& next, Asking asking, RetrievalTask task,
                                                 const Tokenizer& tokenizer, const RetrievalConfig& config,
-                                                int64_t batch_tokens, EvalProgress* progress = nullptr);
+                                                int64_t batch_tokens, const EvalRanks& ranks, EvalProgress& progress);
 
 /// {"task", "seed", "results": [{"length", "samples", "exact_match", "ci95", ...}]}
 nlohmann::json retrieval_json(RetrievalTask task, const RetrievalConfig& config,

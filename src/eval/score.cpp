@@ -7,8 +7,11 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <optional>
 
 #include "data/encoder.h"
+#include "dist/together.h"
+#include "eval/rounds.h"
 #include "util/error.h"
 #include "util/file.h"
 #include "util/log.h"
@@ -46,12 +49,50 @@ WindowBatch read_windows(const ScoreInput& input, int64_t vocab_size, int64_t fi
   return batch;
 }
 
-void write_scores(OutputFile& out, const WindowScorer& scorer, const WindowBatch& batch) {
-  const int64_t length = batch.tokens.size(1);
-  at::Tensor scores = at::full(batch.tokens.sizes(), std::numeric_limits<float>::quiet_NaN(), at::kFloat);
-  if (length > 1) scores.slice(1, 1, length).copy_(scorer(batch));
-  out.write(scores.data_ptr<float>(), static_cast<size_t>(scores.numel()) * sizeof(float));
+/// Windows of one pass: `rows` of `length` tokens from token `first` on.
+struct Pass {
+  int64_t first = 0, rows = 0, length = 0;
+  int64_t end() const { return first + rows * length; }
+};
+
+/// The passes from token `first` on, at most `limit`.
+std::vector<Pass> next_passes(int64_t size, const ScoreOptions& options, int64_t first, size_t limit) {
+  const int64_t length = options.context_length, rows = std::max<int64_t>(1, options.batch_tokens / length);
+  std::vector<Pass> passes;
+  for (; first < size && passes.size() < limit; first = passes.back().end()) {
+    const int64_t whole = (size - first) / length;
+    passes.push_back(whole > 0 ? Pass{first, std::min(rows, whole), length} : Pass{first, 1, size - first});
+  }
+  return passes;
 }
+
+/// One number a token [rows, length]; NaN for the first of each row.
+at::Tensor score(const WindowScorer& scorer, const WindowBatch& batch) {
+  at::Tensor scores = at::full(batch.tokens.sizes(), std::numeric_limits<float>::quiet_NaN(), at::kFloat);
+  const int64_t length = batch.tokens.size(1);
+  if (length > 1) scores.slice(1, 1, length).copy_(scorer(batch));
+  return scores;
+}
+
+/// The file that scores go to: rank 0's, under a temporary name until it is whole.
+class ScoreFile {
+ public:
+  explicit ScoreFile(const std::filesystem::path& output)
+      : output_(output), temporary_(str(output.string(), ".tmp.", getpid())), cleanup_(temporary_), file_(temporary_) {}
+  void write(const at::Tensor& scores) {
+    const at::Tensor numbers = scores.to(at::kFloat).contiguous();
+    file_.write(numbers.data_ptr<float>(), numbers.nbytes());
+  }
+  void finish() {
+    file_.close_synced();
+    rename_synced(temporary_, output_);
+  }
+
+ private:
+  const std::filesystem::path output_, temporary_;
+  const RemoveOnExit cleanup_;
+  OutputFile file_;
+};
 
 }  // namespace
 
@@ -84,24 +125,27 @@ int64_t ScoreInput::at(int64_t index) const {
 }
 
 void score_file(const WindowScorer& scorer, const ScoreInput& input, const ScoreOptions& options,
-                const std::filesystem::path& output) {
+                const EvalRanks& ranks, const std::filesystem::path& output) {
   const int64_t length = options.context_length;
   if (length < 1) fail(ExitCode::usage, "--context must be at least 1 token, got ", length);
-  const int64_t rows = std::max<int64_t>(1, options.batch_tokens / length);
-  const std::filesystem::path temporary = str(output.string(), ".tmp.", getpid());
-  const RemoveOnExit cleanup(temporary);
-  OutputFile out(temporary);
+  std::optional<ScoreFile> file;
+  run_on_first(ranks.ranks, "score/open", [&] { file.emplace(output); });
+  PassRounds rounds(ranks, "score");
   for (int64_t first = 0; first < input.size();) {
-    const int64_t whole = (input.size() - first) / length;
-    const int64_t batch_rows = whole > 0 ? std::min(rows, whole) : 1;
-    const int64_t batch_length = whole > 0 ? length : input.size() - first;
-    write_scores(out, scorer, read_windows(input, options.vocab_size, first, batch_rows, batch_length));
-    first += batch_rows * batch_length;
+    const std::vector<Pass> passes = next_passes(input.size(), options, first, rounds.size());
+    std::vector<int64_t> counts;
+    for (const Pass& pass : passes) counts.push_back(pass.rows * pass.length);
+    const std::vector<at::Tensor> scores = rounds.run(counts, [&](size_t i) {
+      return score(scorer, read_windows(input, options.vocab_size, passes[i].first, passes[i].rows, passes[i].length));
+    });
+    for (const at::Tensor& numbers : scores) {
+      if (file) file->write(numbers);
+    }
+    first = passes.back().end();
     log::show_status(str("score: token ", first, " of ", input.size()));
   }
   log::show_status("");
-  out.close_synced();
-  rename_synced(temporary, output);
+  run_on_first(ranks.ranks, "score/finish", [&] { file->finish(); });
 }
 
 }  // namespace dga

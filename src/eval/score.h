@@ -41,8 +41,8 @@ struct ScoreOptions {
 
 /// Writes one float32 a token to `output` (atomically): its log-probability given the tokens before it in its window,
 /// NaN for the first of a window. Windows are consecutive and independent. Throws an input error naming the position of
-/// a token id beyond the vocabulary.
+/// a token id beyond the vocabulary. The ranks call it together and share the passes out; rank 0 writes.
 void score_file(const WindowScorer& scorer, const ScoreInput& input, const ScoreOptions& options,
-                const std::filesystem::path& output);
+                const EvalRanks& ranks, const std::filesystem::path& output);
 
 }  // namespace dga

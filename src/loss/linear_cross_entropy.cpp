@@ -149,7 +149,7 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     const at::Tensor grad_hidden = scaled("grad_hidden", {});
     const std::shared_ptr<GradientSink> sink = gradient_sink(weight);
     const bool into_sink = sink && !sink->filled;
-    at::Tensor grad_weight = scaled("grad_weight", into_sink ? sink->sum : at::Tensor());
+    at::Tensor grad_weight = scaled("grad_weight", into_sink ? sink->memory() : at::Tensor());
     if (into_sink && grad_weight.defined()) {
       sink->filled = true;
       grad_weight.reset();

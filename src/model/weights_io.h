@@ -4,10 +4,13 @@
 
 #include <filesystem>
 #include <optional>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "attention/config.h"
 #include "model/llama.h"
+#include "util/share.h"
 
 namespace dga {
 
@@ -36,9 +39,15 @@ struct HfExport {
 void save_hf(const std::filesystem::path& folder, const std::vector<NamedParameter>& parameters,
              const HfExport& description);
 
-/// The same files, each synced, into a folder that exists: for callers that rename or complete it themselves.
+/// The same files, each synced, into a folder that exists: for callers that rename or complete it themselves. Of
+/// several processes that write them together each writes its share of the weight files, which are of about equal size
+/// and as many as there are processes, or a multiple; the first writes the other files too.
 void write_hf_files(const std::filesystem::path& folder, const std::vector<NamedParameter>& parameters,
-                    const HfExport& description);
+                    const HfExport& description, const Share& share = {});
+
+/// Names of the parameters that a call with this share writes; of the others it needs the sizes alone.
+std::set<std::string> parameters_written(const std::vector<NamedParameter>& parameters, const HfExport& description,
+                                         const Share& share);
 
 /// The largest difference between the logits of two models over one sequence of random tokens (fixed by `length` and
 /// the vocabulary). Computed in fp32, or the models' type if that is wider.

@@ -109,7 +109,8 @@ void update_chunk(const AdamWRange& range, const AdamWStep& step, uint64_t key) 
 
 void adamw_update_cpu(const AdamWRange& range, const AdamWStep& step, uint64_t key) {
   if (step.stop.item<int32_t>() != 0) return;
-  if (range.weight.scalar_type() == range.exp_avg.numbers.scalar_type()) return fused_adamw(range, step);
+  const bool plain = !range.weight_low.defined() && range.weight.scalar_type() == range.exp_avg.numbers.scalar_type();
+  if (plain) return fused_adamw(range, step);
   const int64_t count = range.weight.numel(), chunks = (count + kChunk - 1) / kChunk;
   for_each_in_parallel(chunks, [&](int64_t chunk) {
     const at::NoGradGuard no_grad;  // a mode of the thread
@@ -117,8 +118,7 @@ void adamw_update_cpu(const AdamWRange& range, const AdamWStep& step, uint64_t k
   });
 }
 
-GradientNorm gradient_norm_cpu(const at::Tensor& gradient, const at::Tensor& losses, double clip_norm,
-                               at::Tensor stop) {
+at::Tensor sum_of_squares_cpu(const at::Tensor& gradient) {
   const int64_t count = gradient.numel(), chunks = (count + kChunk - 1) / kChunk;
   const at::Tensor norms = at::zeros({chunks}, at::kDouble);
   auto* norm_of = norms.data_ptr<double>();
@@ -127,7 +127,11 @@ GradientNorm gradient_norm_cpu(const at::Tensor& gradient, const at::Tensor& los
     const at::Tensor part = gradient.slice(0, chunk * kChunk, std::min(count, (chunk + 1) * kChunk));
     norm_of[chunk] = at::linalg_vector_norm(part.to(at::kDouble)).item<double>();
   });
-  const double norm = at::linalg_vector_norm(norms).item<double>();
+  return at::linalg_vector_norm(norms).square();
+}
+
+GradientNorm gradient_norm_cpu(const at::Tensor& squares, const at::Tensor& losses, double clip_norm, at::Tensor stop) {
+  const double norm = std::sqrt(squares.item<double>());
   if (!std::isfinite(norm) || !at::isfinite(losses).all().item<bool>()) stop.fill_(1);
   const double factor = clip_norm == 0 ? 1.0 : std::min(1.0, clip_norm / (norm + 1e-6));
   return {at::scalar_tensor(norm, at::kDouble), at::scalar_tensor(factor, at::kFloat)};
@@ -179,10 +183,15 @@ void adamw_update(const AdamWRange& range, const AdamWStep& step) {
   adamw_update_cpu(range, step, key);
 }
 
-GradientNorm gradient_norm(const at::Tensor& gradient, const at::Tensor& losses, double clip_norm, at::Tensor stop) {
+at::Tensor sum_of_squares(const at::Tensor& gradient) {
   const at::NoGradGuard no_grad;
-  return gradient.is_cuda() ? gradient_norm_cuda(gradient, losses, clip_norm, stop)
-                            : gradient_norm_cpu(gradient, losses, clip_norm, stop);
+  return gradient.is_cuda() ? sum_of_squares_cuda(gradient) : sum_of_squares_cpu(gradient);
+}
+
+GradientNorm gradient_norm(const at::Tensor& squares, const at::Tensor& losses, double clip_norm, at::Tensor stop) {
+  const at::NoGradGuard no_grad;
+  return squares.is_cuda() ? gradient_norm_cuda(squares, losses, clip_norm, stop)
+                           : gradient_norm_cpu(squares, losses, clip_norm, stop);
 }
 
 }  // namespace dga

@@ -49,15 +49,18 @@ void adamw_update(const AdamWRange& range, const AdamWStep& step);
 at::Tensor join_masters(const at::Tensor& weight, const at::Tensor& weight_low);
 void split_masters(const at::Tensor& master, at::Tensor weight, at::Tensor weight_low);
 
+/// Sum of the squares of the numbers of `gradient` [n], n a multiple of 8: a float64 scalar on its device. The same
+/// bits every time; the host does not wait.
+at::Tensor sum_of_squares(const at::Tensor& gradient);
+
 /// Norm of a step's gradient with what follows from it; scalars on the gradient's device.
 struct GradientNorm {
   at::Tensor norm;    // float64, before clipping
   at::Tensor factor;  // float32, brings the norm down to clip_norm: min(1, clip_norm / (norm + 1e-6))
 };
 
-/// The norm over all numbers of `gradient` [n], n a multiple of 8. `stop` (int32 scalar) becomes 1 where the norm or
-/// one of `losses` [k] float64 is not finite. Does not wait for the host; the same bits every time. clip_norm 0 clips
-/// nothing.
-GradientNorm gradient_norm(const at::Tensor& gradient, const at::Tensor& losses, double clip_norm, at::Tensor stop);
+/// The norm from the sum of the squares of all numbers (float64 scalar). `stop` (int32 scalar) becomes 1 where the norm
+/// or one of `losses` [k] float64 is not finite. Does not wait for the host. clip_norm 0 clips nothing.
+GradientNorm gradient_norm(const at::Tensor& squares, const at::Tensor& losses, double clip_norm, at::Tensor stop);
 
 }  // namespace dga

@@ -70,21 +70,24 @@ void adamw_update_cuda(const AdamWRange& range, const AdamWStep& step, uint64_t 
   kernels::adamw(params, at::cuda::getCurrentCUDAStream());
 }
 
-GradientNorm gradient_norm_cuda(const at::Tensor& gradient, const at::Tensor& losses, double clip_norm,
-                                at::Tensor stop) {
+at::Tensor sum_of_squares_cuda(const at::Tensor& gradient) {
   const c10::cuda::CUDAGuard guard(gradient.device());
-  const auto stream = at::cuda::getCurrentCUDAStream();
-  const auto doubles = gradient.options().dtype(at::kDouble);
-  const at::Tensor sum = at::empty({}, doubles);
+  at::Tensor sum = at::empty({}, gradient.options().dtype(at::kDouble));
   const auto workspace_bytes = static_cast<int64_t>(kernels::sum_of_squares_workspace_bytes());
   const at::Tensor workspace = at::empty({workspace_bytes}, gradient.options().dtype(at::kByte));
   kernels::sum_of_squares(
       {gradient.data_ptr(), gradient_type(gradient), gradient.numel(), sum.data_ptr<double>(), workspace.data_ptr()},
-      stream);
-  GradientNorm result{at::empty({}, doubles), at::empty({}, gradient.options().dtype(at::kFloat))};
-  kernels::gradient_clip({sum.data_ptr<double>(), losses.data_ptr<double>(), losses.numel(), clip_norm,
+      at::cuda::getCurrentCUDAStream());
+  return sum;
+}
+
+GradientNorm gradient_norm_cuda(const at::Tensor& squares, const at::Tensor& losses, double clip_norm,
+                                at::Tensor stop) {
+  const c10::cuda::CUDAGuard guard(squares.device());
+  GradientNorm result{at::empty({}, squares.options()), at::empty({}, squares.options().dtype(at::kFloat))};
+  kernels::gradient_clip({squares.data_ptr<double>(), losses.data_ptr<double>(), losses.numel(), clip_norm,
                           result.norm.data_ptr<double>(), result.factor.data_ptr<float>(), stop.data_ptr<int32_t>()},
-                         stream);
+                         at::cuda::getCurrentCUDAStream());
   return result;
 }
 

@@ -6,7 +6,7 @@
 namespace dga {
 
 void adamw_update_cuda(const AdamWRange& range, const AdamWStep& step, uint64_t rounding_key);
-GradientNorm gradient_norm_cuda(const at::Tensor& gradient, const at::Tensor& losses, double clip_norm,
-                                at::Tensor stop);
+at::Tensor sum_of_squares_cuda(const at::Tensor& gradient);
+GradientNorm gradient_norm_cuda(const at::Tensor& squares, const at::Tensor& losses, double clip_norm, at::Tensor stop);
 
 }  // namespace dga

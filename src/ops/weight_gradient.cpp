@@ -35,7 +35,7 @@ void WeightGradient::add(const at::Tensor& dy, const at::Tensor& x) {
   const at::ScalarType stored = x.scalar_type(), wide = compute_type(stored);
   const at::ScalarType needed = parts_ == 1 ? stored : wide;
   if (sink_) {
-    const at::ScalarType found = sink_->sum.scalar_type();
+    const at::ScalarType found = sink_->memory().scalar_type();
     if (found == needed || (found == wide && x.is_cuda())) {
       product(sink_->sum, dy, x, sink_->filled ? Output::added_to : Output::overwritten);
       sink_->filled = true;

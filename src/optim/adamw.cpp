@@ -3,10 +3,10 @@
 #include <ATen/ATen.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "optim/streamed_update.h"
-#include "tensor/dtype.h"
 #include "util/error.h"
 
 namespace dga {
@@ -32,58 +32,38 @@ StoredMoment make_moment(int64_t size, at::TensorOptions options) {
   return moment;
 }
 
-/// A slot's part of a live tensor, brought to the host when it is asked for.
-TensorSource source_of(const at::Tensor& part) {
-  return {part.scalar_type(), part.sizes().vec(), [part] { return part.to(at::kCPU); }};
+FlatCut cut_for(const DataParallel& parallel, const GradientPlan& plan, int64_t ranks) {
+  if (ranks == 1) return {};
+  return {ranks, parallel.bucket_bytes / static_cast<int64_t>(c10::elementSize(plan.reduced))};
+}
+
+std::vector<TrainedParameter> checked(std::vector<TrainedParameter> parameters) {
+  DGA_CHECK(!parameters.empty(), "an optimizer needs parameters");
+  const at::Tensor& first = parameters.front().value;
+  for (const TrainedParameter& parameter : parameters) {
+    DGA_CHECK(parameter.value.scalar_type() == first.scalar_type() && parameter.value.device() == first.device(),
+              parameter.name, " is of another type or device than ", parameters.front().name);
+  }
+  return parameters;
 }
 
 }  // namespace
 
-OptimizerState OptimizerState::copy_to_host() const {
-  const auto copy = [](const at::Tensor& tensor) {
-    return tensor.defined() ? tensor.to(at::kCPU, tensor.scalar_type(), /*non_blocking=*/false, /*copy=*/true) : tensor;
-  };
-  return {copy(weight),
-          copy(weight_low),
-          {copy(exp_avg.numbers), copy(exp_avg.scales)},
-          {copy(exp_avg_sq.numbers), copy(exp_avg_sq.scales)}};
-}
-
-std::map<std::string, TensorSource> OptimizerState::tensors(const FlatLayout& layout) const {
-  std::map<std::string, TensorSource> sources;
-  for (const FlatSlot& slot : layout.slots) {
-    for (const auto& [name, moment] : {std::pair("exp_avg", &exp_avg), std::pair("exp_avg_sq", &exp_avg_sq)}) {
-      sources[str(name, ".", slot.name)] = source_of(slot.view_in(moment->numbers));
-      if (!moment->scales.defined()) continue;
-      sources[str(name, "_scale.", slot.name)] = source_of(slot.scales_in(moment->scales));
-    }
-    if (!weight_low.defined()) continue;
-    const at::Tensor high = slot.view_in(weight), low = slot.view_in(weight_low);
-    sources["master." + slot.name] = {at::kFloat, slot.shape,
-                                      [high, low] { return join_masters(high.to(at::kCPU), low.to(at::kCPU)); }};
-  }
-  return sources;
-}
-
-AdamW::AdamW(const OptimizerConfig& config, uint64_t seed, std::vector<TrainedParameter> parameters, GradientSum sum)
-    : config_(config), seed_(seed), parameters_(std::move(parameters)), layout_(config, parameters_) {
-  DGA_CHECK(!parameters_.empty(), "an optimizer needs parameters");
+AdamW::AdamW(const OptimizerConfig& config, uint64_t seed, std::vector<TrainedParameter> parameters, GradientSum sum,
+             const DataParallel& parallel)
+    : config_(config),
+      seed_(seed),
+      single_(parallel.ranks == nullptr ? make_single_communicator() : nullptr),
+      ranks_(parallel.ranks == nullptr ? *single_ : *parallel.ranks),
+      parameters_(checked(std::move(parameters))),
+      plan_(plan_gradients(parallel, ranks_.world_size(), parameters_.front().value.scalar_type(), sum)),
+      layout_(config, parameters_, cut_for(parallel, plan_, ranks_.world_size())),
+      share_(layout_, plan_.level, ranks_.rank(), ranks_.world_size()) {
   const at::NoGradGuard no_grad;
-  const at::TensorOptions options = parameters_.front().value.options();
-  const at::ScalarType type = parameters_.front().value.scalar_type();
-  for (const TrainedParameter& parameter : parameters_) {
-    DGA_CHECK(parameter.value.scalar_type() == type && parameter.value.device() == options.device(), parameter.name,
-              " is of another type or device than ", parameters_.front().name);
-  }
   move_parameters();
-  const bool wider = type == at::kBFloat16 && sum == GradientSum::fp32;
-  gradients_ = at::zeros({layout_.size}, wider ? options.dtype(at::kFloat) : options);
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    sinks_.push_back(std::make_shared<GradientSink>(GradientSink{layout_.slots[i].view_in(gradients_), false}));
-    attach_gradient_sink(parameters_[i].value, sinks_.back());
-  }
+  gradients_ = std::make_unique<GradientReduction>(parameters_, layout_, share_, plan_, ranks_);
   make_state();
-  stop_ = at::zeros({}, options.dtype(at::kInt));
+  stop_ = at::zeros({}, state_.weight.options().dtype(at::kInt));
 }
 
 void AdamW::make_state() {
@@ -91,14 +71,11 @@ void AdamW::make_state() {
   on_host_ = config_.offload == OptimizerOffload::host && state_.weight.is_cuda();
   at::TensorOptions options = state_.weight.options();
   if (on_host_) options = options.device(at::kCPU).pinned_memory(true);
-  if (type == at::kBFloat16) state_.weight_low = at::zeros({layout_.size}, options.dtype(at::kShort));
+  const int64_t size = share_.state_size;
+  if (type == at::kBFloat16) state_.weight_low = at::zeros({size}, options.dtype(at::kShort));
   const at::ScalarType first = moment_dtype(config_.moments, type);
-  state_.exp_avg = make_moment(layout_.size, options.dtype(first));
-  state_.exp_avg_sq = make_moment(layout_.size, options.dtype(first == at::kChar ? at::kByte : first));
-}
-
-AdamW::~AdamW() {
-  for (const TrainedParameter& parameter : parameters_) detach_gradient_sink(parameter.value);
+  state_.exp_avg = make_moment(size, options.dtype(first));
+  state_.exp_avg_sq = make_moment(size, options.dtype(first == at::kChar ? at::kByte : first));
 }
 
 /// Each parameter keeps its identity and takes over a view of the flat tensor as its storage.
@@ -113,30 +90,29 @@ void AdamW::move_parameters() {
   if (!state_.weight.is_cpu()) at::getDeviceAllocator(state_.weight.device().type())->emptyCache();
 }
 
-void AdamW::fill_empty_gradients() {
-  for (const auto& sink : sinks_) {
-    if (!sink->filled) sink->sum.zero_();
-  }
-}
-
-at::Tensor AdamW::measure_gradients(const at::Tensor& losses) {
+at::Tensor AdamW::measure_gradients(const at::Tensor& sums) {
   const at::NoGradGuard no_grad;
-  fill_empty_gradients();
-  const GradientNorm measured = gradient_norm(gradients_, losses, config_.clip_norm, stop_);
+  gradients_->finish();
+  std::vector<at::Tensor> squares;
+  for (const at::Tensor& gradient : gradients_->owned_gradients()) squares.push_back(sum_of_squares(gradient));
+  const at::Tensor total = squares.size() == 1 ? squares.front() : at::stack(squares).sum();
+  const at::Tensor numbers = at::cat({sums, total.view({1})});
+  ranks_.all_reduce(numbers, Reduction::sum)->wait();
+  const int64_t count = sums.numel();
+  const GradientNorm measured = gradient_norm(numbers[count], numbers.narrow(0, 0, count), config_.clip_norm, stop_);
   clip_factor_ = measured.factor;
-  return measured.norm;
+  numbers[count].copy_(measured.norm);
+  return numbers;
 }
 
-AdamWRange AdamW::range(FlatRange numbers) const {
-  const auto cut = [&](const at::Tensor& flat) {
-    return flat.defined() ? flat.slice(0, numbers.begin, numbers.end) : flat;
-  };
-  return {numbers.begin,
-          cut(state_.weight),
-          cut(state_.weight_low),
-          cut(gradients_),
-          state_.exp_avg.slice(numbers.begin, numbers.end),
-          state_.exp_avg_sq.slice(numbers.begin, numbers.end)};
+AdamWRange AdamW::range(const HeldRange& held) const {
+  const int64_t begin = held.at, end = held.at + held.numbers.size();
+  return {held.first,
+          state_.weight.slice(0, held.numbers.begin, held.numbers.end),
+          state_.weight_low.defined() ? state_.weight_low.slice(0, begin, end) : state_.weight_low,
+          gradients_->gradient_of(held),
+          state_.exp_avg.slice(begin, end),
+          state_.exp_avg_sq.slice(begin, end)};
 }
 
 void AdamW::update(double learning_rate) {
@@ -152,57 +128,49 @@ void AdamW::update(double learning_rate) {
   step.seed = seed_;
   step.factor = std::exchange(clip_factor_, at::Tensor());
   step.stop = stop_;
+  const auto undecayed = std::ranges::find(share_.held, false, &HeldRange::decayed);
   step.weight_decay = config_.weight_decay;
-  update_range({0, layout_.decayed_end}, step);
+  update_ranges({share_.held.begin(), undecayed}, step);
   step.weight_decay = 0;
-  update_range({layout_.decayed_end, layout_.size}, step);
+  update_ranges({undecayed, share_.held.end()}, step);
+  for (const auto& gather : std::exchange(gathers_, {})) gather->wait();
   discard_gradients();
 }
 
-void AdamW::update_range(FlatRange numbers, const AdamWStep& step) const {
-  if (numbers.size() == 0) return;
+void AdamW::update_ranges(const std::vector<HeldRange>& held, const AdamWStep& step) {
+  std::vector<AdamWRange> ranges;
+  for (const HeldRange& one : held) ranges.push_back(range(one));
   if (on_host_) {
-    streamed_adamw_update(range(numbers), step);
-  } else {
-    adamw_update(range(numbers), step);
+    streamed_adamw_update(ranges, step, [&](size_t i) { gather_weights(held[i]); });
+    return;
+  }
+  for (size_t i = 0; i < held.size(); ++i) {
+    adamw_update(ranges[i], step);
+    gather_weights(held[i]);
   }
 }
 
-void AdamW::discard_gradients() {
-  for (const auto& sink : sinks_) sink->filled = false;
+/// Begins to put the ranks' parts of a bucket together.
+void AdamW::gather_weights(const HeldRange& part) {
+  if (plan_.level == ShardLevel::none) return;
+  const int64_t size = part.numbers.size(), begin = part.numbers.begin - ranks_.rank() * size;
+  gathers_.push_back(ranks_.all_gather(state_.weight.narrow(0, begin, size * ranks_.world_size()),
+                                       state_.weight.narrow(0, part.numbers.begin, size)));
 }
 
-void AdamW::restore_tensor(const NamedTensors& saved, const std::string& name, const at::Tensor& live) const {
-  const auto found = saved.find(name);
-  DGA_CHECK_INPUT(found != saved.end(), "optimizer state lacks tensor ", name);
-  DGA_CHECK_INPUT(found->second.sizes() == live.sizes(), "optimizer state ", name, " has shape ", found->second.sizes(),
-                  ", the parameter ", live.sizes());
-  DGA_CHECK_INPUT(found->second.scalar_type() == live.scalar_type(), "optimizer state ", name, " is of type ",
-                  safetensors_name(found->second.scalar_type()), ", optimizer.moments asks for ",
-                  safetensors_name(live.scalar_type()));
-  at::Tensor target = live;
-  target.copy_(found->second);
+void AdamW::discard_gradients() { gradients_->clear(); }
+
+std::vector<StatePiece> AdamW::owned_pieces(const OptimizerState& state) const {
+  return pieces_of(state, layout_, share_.owned);
 }
 
-void AdamW::restore_master(const NamedTensors& saved, const FlatSlot& slot) {
-  at::Tensor master = at::empty(slot.shape, at::kFloat);
-  restore_tensor(saved, "master." + slot.name, master);
-  const at::Tensor high = at::empty(slot.shape, at::kBFloat16), low = at::empty(slot.shape, at::kShort);
-  split_masters(master, high, low);
-  slot.view_in(state_.weight).copy_(high);
-  slot.view_in(state_.weight_low).copy_(low);
-}
-
-void AdamW::restore(const NamedTensors& saved, int64_t updates) {
+void AdamW::restore(const SavedTensors& saved, int64_t updates) {
   const at::NoGradGuard no_grad;
-  for (const FlatSlot& slot : layout_.slots) {
-    for (const auto& [name, moment] :
-         {std::pair("exp_avg", &state_.exp_avg), std::pair("exp_avg_sq", &state_.exp_avg_sq)}) {
-      restore_tensor(saved, str(name, ".", slot.name), slot.view_in(moment->numbers));
-      if (!moment->scales.defined()) continue;
-      restore_tensor(saved, str(name, "_scale.", slot.name), slot.scales_in(moment->scales));
-    }
-    if (state_.weight_low.defined()) restore_master(saved, slot);
+  restore_state(state_, layout_, share_.held, saved);
+  // A master says more about a bf16 weight than the weight that was saved beside it.
+  if (state_.weight_low.defined()) {
+    for (const HeldRange& held : share_.held) gather_weights(held);
+    for (const auto& gather : std::exchange(gathers_, {})) gather->wait();
   }
   updates_ = updates;
 }

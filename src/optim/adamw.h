@@ -3,50 +3,42 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <string>
 #include <vector>
 
+#include "dist/communicator.h"
 #include "ops/adamw.h"
-#include "ops/gradient_sink.h"
 #include "optim/config.h"
+#include "optim/data_parallel.h"
 #include "optim/flat_layout.h"
-#include "tensor/tensor_file.h"
+#include "optim/gradient_reduction.h"
+#include "optim/optimizer_state.h"
+#include "optim/rank_share.h"
 
 namespace dga {
-
-/// The trained weights and the optimizer's tensors in the flat space.
-struct OptimizerState {
-  at::Tensor weight;      // the parameters are views of it
-  at::Tensor weight_low;  // int16, the bits that bf16 weights lack of their fp32 masters; undefined for wider weights
-  StoredMoment exp_avg, exp_avg_sq;
-
-  /// A copy in host memory, made without one on the device.
-  OptimizerState copy_to_host() const;
-  /// What checkpoints hold, each tensor made when it is written: "exp_avg.<name>", "exp_avg_sq.<name>", for 8-bit
-  /// moments "exp_avg_scale.<name>" and "exp_avg_sq_scale.<name>", and for bf16 weights "master.<name>" in fp32.
-  std::map<std::string, TensorSource> tensors(const FlatLayout& layout) const;
-};
-
-/// How the gradients of a step's micro-batches add up.
-enum class GradientSum { as_weights, fp32 };
 
 /// AdamW (Loshchilov and Hutter 2019) in PyTorch's form over flat parameters. The parameters' storage moves into one
 /// flat tensor and their gradients go to another as backward() makes them. bf16 weights have exact fp32 masters, kept
 /// as the weight and 16 more bits. Bytes a parameter: 4 (fp32 weights) or 2 + 2, moments 8, 4 or 2, gradient 2 or 4.
+/// Several ranks have the same weights and sum their gradients; what they shard, each of them holds 1/ranks of.
 class AdamW {
  public:
   /// `seed` is of the stochastic rounding of moments below fp32. Throws where parameters differ in type or device.
-  AdamW(const OptimizerConfig& config, uint64_t seed, std::vector<TrainedParameter> parameters, GradientSum sum);
-  ~AdamW();
-  AdamW(const AdamW&) = delete;
-  AdamW& operator=(const AdamW&) = delete;
+  AdamW(const OptimizerConfig& config, uint64_t seed, std::vector<TrainedParameter> parameters, GradientSum sum,
+        const DataParallel& parallel = {});
 
-  /// Norm of the step's summed gradients over all parameters, on the parameters' device (the host does not wait). A
-  /// norm or a loss (`losses` [k] float64) that is not finite makes this and every later update do nothing.
-  at::Tensor measure_gradients(const at::Tensor& losses);
-  /// One update with the summed gradients, clipped by the norm that was measured; then the sums are empty again.
+  /// Before every backward pass of a step; one rank may leave it out.
+  void begin_backward(BackwardPass pass) { gradients_->begin(pass); }
+  /// After a step's last backward pass: sums what is not summed over the ranks yet. The host does not wait.
+  void reduce_gradients() { gradients_->finish(); }
+  /// Bytes that this rank gave to the reductions of the step.
+  int64_t reduced_bytes() const { return gradients_->reduced_bytes(); }
+  /// `sums` [k] float64 on the parameters' device summed over the ranks, and behind them the norm of the step's summed
+  /// gradients over all parameters: [k + 1]. The host does not wait. A norm or a sum that is not finite makes this and
+  /// every later update do nothing, on all ranks.
+  at::Tensor measure_gradients(const at::Tensor& sums);
+  /// One update with the summed gradients, clipped by the norm that was measured; then the sums are empty again. Each
+  /// rank updates what it holds; the others' weights arrive while it goes on to its next part.
   void update(double learning_rate);
   /// Drops the summed gradients without an update.
   void discard_gradients();
@@ -56,31 +48,36 @@ class AdamW {
   const FlatLayout& layout() const { return layout_; }
   /// The live tensors.
   const OptimizerState& state() const { return state_; }
+  /// The pieces of parameters that this rank answers for, by parameter and place; over all ranks every number once.
+  /// With one rank: whole parameters. Their tensors are of `state`, which is state() or a copy of it.
+  std::vector<StatePiece> owned_pieces(const OptimizerState& state) const;
   /// The summed gradient of a parameter (by its index), for tests and tools.
-  const at::Tensor& gradient(size_t parameter) const { return sinks_[parameter]->sum; }
-  /// Takes over what state().tensors() of an earlier run held. Throws an input error naming a missing tensor, or one of
-  /// another shape or type.
-  void restore(const NamedTensors& saved, int64_t updates);
+  const at::Tensor& gradient(size_t parameter) const { return gradients_->sink(parameter).sum; }
+  /// Takes over what the checkpoint of an earlier run holds, of any number of ranks: for each parameter the tensors
+  /// that StatePiece names, whole. Throws an input error naming a missing tensor, or one of another shape or type.
+  void restore(const SavedTensors& saved, int64_t updates);
 
  private:
   void move_parameters();
   void make_state();
-  void update_range(FlatRange numbers, const AdamWStep& step) const;
-  void fill_empty_gradients();
-  AdamWRange range(FlatRange numbers) const;
-  void restore_tensor(const NamedTensors& saved, const std::string& name, const at::Tensor& live) const;
-  void restore_master(const NamedTensors& saved, const FlatSlot& slot);
+  void update_ranges(const std::vector<HeldRange>& ranges, const AdamWStep& step);
+  AdamWRange range(const HeldRange& held) const;
+  void gather_weights(const HeldRange& part);
 
   OptimizerConfig config_;
   uint64_t seed_;
-  bool on_host_ = false;  // the state, while the weights are on a GPU
+  bool on_host_ = false;                  // the state, while the weights are on a GPU
+  std::unique_ptr<Communicator> single_;  // where there are no other ranks
+  Communicator& ranks_;
   std::vector<TrainedParameter> parameters_;
+  GradientPlan plan_;
   FlatLayout layout_;
-  at::Tensor gradients_;                              // [size]
-  std::vector<std::shared_ptr<GradientSink>> sinks_;  // one for each parameter, views of gradients_
+  RankShare share_;
+  std::unique_ptr<GradientReduction> gradients_;
   OptimizerState state_;
-  at::Tensor clip_factor_;  // of the step's gradient, on the device
-  at::Tensor stop_;         // int32 scalar on the device
+  std::vector<std::unique_ptr<PendingCollective>> gathers_;  // of updated weights
+  at::Tensor clip_factor_;                                   // of the step's gradient, on the device
+  at::Tensor stop_;                                          // int32 scalar on the device
   int64_t updates_ = 0;
 };
 

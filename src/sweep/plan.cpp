@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <set>
 
 #include "config/suggest.h"
@@ -142,7 +143,8 @@ void name_points(std::vector<Variation>& variations, const Value& root) {
 }
 
 void check_keys(const Value& root) {
-  static const std::vector<std::string> kKeys = {"name", "folder", "job", "config", "set", "grid", "list"};
+  static const std::vector<std::string> kKeys = {"name",   "folder", "job",  "gpus_per_point",
+                                                 "config", "set",    "grid", "list"};
   for (const auto& [key, value] : root.entries) {
     if (std::ranges::find(kKeys, key) != kKeys.end()) continue;
     const std::string near = config::nearest(key, kKeys);
@@ -197,6 +199,21 @@ SweepJob read_job(const Value& root) {
   refuse(*root.entry("job"), str("job: must be train or eval, got '", text, "'"));
 }
 
+int64_t read_gpus_per_point(const Value& root) {
+  const std::string text = text_at(root, "gpus_per_point");
+  if (text.empty()) return 1;
+  int64_t count = 0;
+  const char* end = text.data() + text.size();
+  const auto [last, failure] = std::from_chars(text.data(), end, count);
+  if (failure == std::errc() && last == end && count >= 1) return count;
+  refuse(*root.entry("gpus_per_point"), str("gpus_per_point: must be a whole number, at least 1, got '", text, "'"));
+}
+
+/// Leaves a file alone that has the text: of several processes that read a sweep the first writes it.
+void write_if_new(const fs::path& path, const std::string& text) {
+  if (!fs::exists(path) || read_file(path) != text) write_file_atomic(path, text);
+}
+
 void check_training(const LoadedRun& run, SweepPoint& point) {
   if (run.config.eval.every_steps > 0) return;
   point.warnings.emplace_back("eval.every_steps is 0: the table will have the training loss alone");
@@ -212,12 +229,12 @@ void prepare_evaluation(const LoadedRun& run, const Value& yaml, SweepPoint& poi
   for (const auto& [path, value] : config::flatten(yaml)) {
     if (path.starts_with("model.") && path != "model.path") point.model_assignments.push_back(path + "=" + value);
   }
-  write_file_atomic(point.folder / "config.yaml", run.resolved_yaml);
+  write_if_new(point.folder / "config.yaml", run.resolved_yaml);
 }
 
 void load_point(SweepJob job, SweepPoint& point) {
   fs::create_directories(point.folder);
-  write_file_atomic(point.config_file(), point.yaml);
+  write_if_new(point.config_file(), point.yaml);
   try {
     const LoadedRun run =
         load_run(point.config_file(), {}, job == SweepJob::train ? RunUse::training : RunUse::general);
@@ -252,6 +269,7 @@ SweepPlan read_sweep(const fs::path& file, const std::vector<std::string>& assig
   SweepPlan plan;
   plan.name = plain_name(text_at(root, "name").empty() ? file.stem().string() : text_at(root, "name"));
   plan.job = read_job(root);
+  plan.gpus_per_point = read_gpus_per_point(root);
   const std::string folder = text_at(root, "folder");
   plan.folder = folder.empty() ? fs::path("runs") / ("sweep_" + plan.name) : fs::path(folder);
   std::vector<Variation> variations = cross(read_list(root.entry("list")), root.entry("grid"));

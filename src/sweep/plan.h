@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <utility>
@@ -34,6 +35,7 @@ struct SweepPlan {
   std::string name;
   std::filesystem::path folder;
   SweepJob job = SweepJob::train;
+  int64_t gpus_per_point = 1;       // processes that train or evaluate a point together, each on a GPU of its own
   std::vector<std::string> fields;  // every swept field, in the order of the file
   std::vector<SweepPoint> points;
 };
@@ -43,15 +45,16 @@ struct SweepPlan {
 ///     name: group_size                      # default: the file's name
 ///     folder: runs/sweep_group_size         # default: runs/sweep_NAME
 ///     job: train                            # or eval: evaluate model.path, train nothing
+///     gpus_per_point: 1                     # that train a point together
 ///     config: ../quickstart_dga.yaml        # the run that is varied, relative to this file
 ///     set: {train.steps: 100}               # fields that are the same in every point
 ///     grid: {attention.group_size: [4, 16], run.seed: [1, 2]}    # every combination is a point
 ///     list: [{name: full, include: ../attention/full.yaml}, {name: wide, attention.local_window: 512}]
 ///
 /// Fields are config paths; with both grid and list, every item of the list goes with every combination. Writes each
-/// point's config as point.yaml in its run folder and checks it as the job would. `assignments` (--set) go into every
-/// point. Throws a config error with file and line for what is wrong in the sweep, and the point's own error, with its
-/// name, for a config that is.
+/// point's config as point.yaml in its run folder, unless it is there, and checks it as the job would. `assignments`
+/// (--set) go into every point. Throws a config error with file and line for what is wrong in the sweep, and the
+/// point's own error, with its name, for a config that is.
 SweepPlan read_sweep(const std::filesystem::path& file, const std::vector<std::string>& assignments);
 
 }  // namespace dga

@@ -5,14 +5,15 @@
 #include <chrono>
 #include <deque>
 #include <list>
+#include <optional>
 #include <thread>
 
 #include "sweep/point_state.h"
-#include "sweep/process.h"
 #include "sweep/table.h"
 #include "util/file.h"
 #include "util/folder_lock.h"
 #include "util/log.h"
+#include "util/process.h"
 #include "util/signals.h"
 #include "util/timer.h"
 
@@ -44,13 +45,13 @@ PointStatus status_of(int exit_code) {
 class Runner {
  public:
   Runner(const SweepPlan& plan, const SweepOptions& options) : plan_(plan), options_(options) {
-    free_ = options.gpus.empty() ? std::deque<std::string>{""}
-                                 : std::deque<std::string>(options.gpus.begin(), options.gpus.end());
+    make_places();
     for (size_t i = 0; i < plan.points.size(); ++i) {
-      if (is_due(plan.points[i])) due_.push_back(i);
+      if (options.share.has(static_cast<int64_t>(i)) && is_due(plan.points[i])) due_.push_back(i);
     }
-    log::info("sweep ", plan.name, ": ", plan.points.size(), " points, ", plan.points.size() - due_.size(),
-              " finished, ", due_.size(), " to run, ", free_.size(), " at a time; folder ", plan.folder.string());
+    log::info("sweep ", plan.name, ": ", plan.points.size(), " points, ", due_.size(),
+              options.share.count > 1 ? " of them to run by this process, " : " of them to run, ", free_.size(),
+              " at a time; folder ", plan.folder.string());
   }
 
   void run() {
@@ -77,6 +78,20 @@ class Runner {
     Timer timer;
   };
 
+  /// Places for points: as many GPUs as a point takes, or one place without GPUs.
+  void make_places() {
+    if (options_.gpus.empty()) free_.emplace_back();
+    const auto needed = static_cast<size_t>(plan_.gpus_per_point);
+    for (size_t first = 0; first + needed <= options_.gpus.size(); first += needed) {
+      std::string names = options_.gpus[first];
+      for (size_t i = 1; i < needed; ++i) names += "," + options_.gpus[first + i];
+      free_.push_back(names);
+    }
+    if (free_.empty()) {
+      fail(ExitCode::config, "gpus_per_point: ", needed, ", but there are ", options_.gpus.size(), " GPUs here");
+    }
+  }
+
   void start() {
     const size_t index = due_.front();
     const SweepPoint& point = plan_.points[index];
@@ -89,6 +104,8 @@ class Runner {
     const fs::path console = point.folder / kConsole;
     const size_t begin = fs::exists(console) ? fs::file_size(console) : 0;
     std::vector<std::string> environment;
+    // A point is a run of its own, not one of the processes that run the sweep.
+    if (options_.share.count > 1) environment = {"RANK=0", "WORLD_SIZE=1"};
     if (!free_.front().empty()) environment.push_back("CUDA_VISIBLE_DEVICES=" + free_.front());
     log::info(label(index), "starts", free_.front().empty() ? "" : str(" on GPU ", free_.front()));
     ChildProcess process(words(point), environment, console);
@@ -98,11 +115,15 @@ class Runner {
 
   /// The command line of a point.
   std::vector<std::string> words(const SweepPoint& point) const {
-    if (plan_.job == SweepJob::train) {
-      return {options_.program.string(), "train", point.config_file().string(), "--resume"};
+    const bool trains = plan_.job == SweepJob::train;
+    std::vector<std::string> words = {options_.program.string(), trains ? "train" : "eval",
+                                      point.config_file().string()};
+    if (plan_.gpus_per_point > 1) words.insert(words.end(), {"--gpus", std::to_string(plan_.gpus_per_point)});
+    if (trains) {
+      words.emplace_back("--resume");
+      return words;
     }
-    std::vector<std::string> words = {options_.program.string(), "eval", point.config_file().string(), "--output",
-                                      (point.folder / "eval" / "result.json").string()};
+    words.insert(words.end(), {"--output", (point.folder / "eval" / "result.json").string()});
     for (const std::string& assignment : point.model_assignments) words.insert(words.end(), {"--set", assignment});
     return words;
   }
@@ -117,7 +138,7 @@ class Runner {
       end(*it, *code);
       free_.push_back(it->gpu);
       it = active_.erase(it);
-      write_sweep_results(plan_);
+      if (options_.share.index == 0) write_sweep_results(plan_);
     }
   }
 
@@ -145,7 +166,7 @@ class Runner {
   const SweepPlan& plan_;
   const SweepOptions& options_;
   std::deque<size_t> due_;
-  std::deque<std::string> free_;  // GPUs without a point, or "" for the one place without GPUs
+  std::deque<std::string> free_;  // GPUs without a point, "0,1" where it takes two; "" for the one place without GPUs
   std::list<Active> active_;
 };
 
@@ -158,14 +179,18 @@ bool is_due(const SweepPoint& point) {
 
 ExitCode run_sweep(const SweepPlan& plan, const SweepOptions& options) {
   install_stop_signals();
-  const FolderLock lock(plan.folder, str("folder: another process runs the sweep in ", plan.folder.string()));
+  std::optional<FolderLock> lock;
+  options.on_first("sweep/begin", [&] {
+    lock.emplace(plan.folder, str("folder: another process runs the sweep in ", plan.folder.string()));
+  });
   Runner(plan, options).run();
-  write_sweep_results(plan);
+  options.on_first("sweep/end", [&] { write_sweep_results(plan); });
   if (const int signal = stop_signal(); signal != 0) {
     return signal == SIGINT ? ExitCode::interrupted : ExitCode::terminated;
   }
-  for (const SweepPoint& point : plan.points) {
-    if (read_point_state(point.folder).status != PointStatus::finished) return ExitCode::failure;
+  for (size_t i = 0; i < plan.points.size(); ++i) {
+    const bool counts = options.share.index == 0 || options.share.has(static_cast<int64_t>(i));
+    if (counts && read_point_state(plan.points[i].folder).status != PointStatus::finished) return ExitCode::failure;
   }
   return ExitCode::ok;
 }

@@ -22,6 +22,15 @@ TensorView view_of_tensor(const at::Tensor& tensor) {
           {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}};
 }
 
+SavedTensors as_saved(const NamedTensors& tensors) {
+  SavedTensors saved;
+  for (const auto& [name, tensor] : tensors) {
+    saved[name] = {tensor.scalar_type(), tensor.sizes().vec(),
+                   [flat = tensor.reshape({-1})](int64_t begin, int64_t end) { return flat.slice(0, begin, end); }};
+  }
+  return saved;
+}
+
 void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors,
                    const std::map<std::string, std::string>& metadata) {
   std::map<std::string, TensorSource> sources;

@@ -27,6 +27,16 @@ struct TensorSource {
   std::function<at::Tensor()> make;  // on any device
 };
 
+/// A tensor of a checkpoint, of which parts can be read.
+struct SavedTensor {
+  at::ScalarType dtype;
+  std::vector<int64_t> shape;
+  std::function<at::Tensor(int64_t begin, int64_t end)> read;  // its numbers [begin, end), flat, on the CPU
+};
+using SavedTensors = std::map<std::string, SavedTensor>;
+/// Tensors that are there as a whole.
+SavedTensors as_saved(const NamedTensors& tensors);
+
 /// Writes and syncs tensors of any device as one safetensors file (not atomically, like write_safetensors).
 void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors,
                    const std::map<std::string, std::string>& metadata = {{"format", "pt"}});

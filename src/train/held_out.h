@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "data/tokenizer.h"
+#include "dist/communicator.h"
 #include "eval/text.h"
 #include "model/llama.h"
 #include "run/run_config.h"
@@ -21,9 +22,9 @@ class HeldOutEvaluation {
   HeldOutEvaluation(const RunConfig& config, std::shared_ptr<const Tokenizer> tokenizer,
                     const std::filesystem::path& run_folder);
 
-  /// Evaluates the model, writes eval/step-N.json and logs a line for each context length. Returns what metrics.jsonl
-  /// gets: an array of {context_length, nll, perplexity, tokens_scored, looks_ahead}.
-  nlohmann::json run(const Llama& model, int64_t step);
+  /// Evaluates the model, the ranks together; rank 0 writes eval/step-N.json and logs a line for each context length.
+  /// Returns what metrics.jsonl gets: an array of {context_length, nll, perplexity, tokens_scored, looks_ahead}.
+  nlohmann::json run(const Llama& model, int64_t step, Communicator& ranks);
 
  private:
   EvalConfig eval_;

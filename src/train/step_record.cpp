@@ -34,6 +34,11 @@ nlohmann::json metrics_line(const StepRecord& record, std::optional<double> peak
                          {"flops_per_s", per_second(record.flops, record.seconds)}};
   if (record.z_loss != 0) line["z_loss"] = record.z_loss;
   if (peak) line["mfu"] = per_second(record.flops, record.seconds) / *peak;
+  if (record.ranks > 1) {
+    line["ranks"] = record.ranks;
+    line["reduce_ms"] = record.phase_seconds[static_cast<size_t>(StepPhase::reduce)] * 1e3;
+    line["reduced_bytes"] = record.reduced_bytes;
+  }
   if (record.skipped) line["skipped"] = true;
   if (!record.eval.is_null()) line["eval"] = record.eval;
   return line;

@@ -9,9 +9,10 @@
 
 namespace dga {
 
-/// What a step does, in this order. optimizer: norm, clipping and update.
-enum class StepPhase { data, forward, backward, optimizer };
-constexpr size_t kStepPhases = 4;
+/// What a step does, in this order. reduce: what backward did not hide of summing gradients over the ranks. optimizer:
+/// norm, clipping and update.
+enum class StepPhase { data, forward, backward, reduce, optimizer };
+constexpr size_t kStepPhases = 5;
 
 /// What is known about one step once it is over.
 struct StepRecord {
@@ -28,9 +29,11 @@ struct StepRecord {
   std::array<double, kStepPhases> phase_seconds{};  // by StepPhase, on the device; they add up to `seconds`
   double launch_seconds = 0;                        // that the host took to give the step to the device, data included
   double data_wait_ms = 0;
-  double flops = 0;          // model FLOPs of the step, from visible pairs, recomputation not counted
-  int64_t memory_bytes = 0;  // highest so far
-  nlohmann::json eval;       // null, or perplexity on held-out text
+  double flops = 0;           // model FLOPs of the step, from visible pairs, recomputation not counted
+  int64_t memory_bytes = 0;   // highest so far of any rank
+  int64_t ranks = 1;          // that trained together; tokens, labels and flops are of all of them, times of the first
+  int64_t reduced_bytes = 0;  // that each rank gave to the reductions of gradients
+  nlohmann::json eval;        // null, or perplexity on held-out text
 };
 
 /// The step's line of metrics.jsonl; mfu where `peak` (FLOP/s) is known.

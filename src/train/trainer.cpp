@@ -29,14 +29,16 @@ HfExport describe_model(const RunConfig& config, const Llama& model) {
   return description;
 }
 
-/// Model FLOP/s are compared with the bf16 peak, so MFU is shown for bf16 training alone.
-std::optional<double> find_peak(const Llama& model) {
-  return model.dtype() == at::kBFloat16 ? peak_flops(device_name(model.device())) : std::nullopt;
+/// FLOP/s of all ranks together. Model FLOP/s are compared with the bf16 peak, so MFU is shown for bf16 training alone.
+std::optional<double> find_peak(const Llama& model, const Communicator& ranks) {
+  const auto peak = model.dtype() == at::kBFloat16 ? peak_flops(device_name(model.device())) : std::nullopt;
+  return peak ? std::optional(*peak * static_cast<double>(ranks.world_size())) : std::nullopt;
 }
 
 /// Gradients of several micro-batches add up in fp32; a single one stays as it is.
-GradientSum gradient_sum(const TrainConfig& train) {
-  return train.micro_batch_size < train.global_batch_size ? GradientSum::fp32 : GradientSum::as_weights;
+GradientSum gradient_sum(const TrainConfig& train, const Communicator& ranks) {
+  return train.micro_batch_size * ranks.world_size() < train.global_batch_size ? GradientSum::fp32
+                                                                               : GradientSum::as_weights;
 }
 
 /// A copy in host memory that is there once the device's work so far is done.
@@ -51,24 +53,26 @@ bool is_due(int64_t every_steps, int64_t step) { return every_steps > 0 && step 
 
 }  // namespace
 
-Trainer::Trainer(const LoadedRun& run, TrainerParts parts)
+Trainer::Trainer(const LoadedRun& run, TrainerParts parts, Communicator& ranks)
     : config_(run.config),
+      ranks_(ranks),
       folder_(std::move(parts.run_folder)),
       description_(describe_model(config_, *parts.model)),
       model_(std::move(parts.model)),
       loader_(std::move(parts.loader)),
       trainable_(select_trainable(model_->parameters(), config_.train.trainable)),
-      optimizer_(config_.optimizer, static_cast<uint64_t>(config_.run.seed), trainable_, gradient_sum(config_.train)),
+      optimizer_(config_.optimizer, static_cast<uint64_t>(config_.run.seed), trainable_,
+                 gradient_sum(config_.train, ranks), data_parallel(ranks, config_.parallel)),
       outliers_(config_.train.skip_outliers),
-      writer_(folder_ / "checkpoints", config_.checkpoint),
-      flops_(*model_),
-      peak_(find_peak(*model_)) {
+      writer_(folder_ / "checkpoints", config_.checkpoint, ranks),
+      flops_(*model_) {
   if (parts.resume_from) restore(*parts.resume_from);
   state_.seed = config_.run.seed;
   state_.config = flatten(config_);
   state_.config_hash = run.hash;
-  metrics_.emplace(folder_ / "metrics.jsonl", state_.metrics_bytes);
-  if (config_.log.tensorboard) tensorboard_.emplace(folder_ / "tensorboard", state_.step);
+  if (ranks.is_first()) {
+    log_.emplace(config_, folder_, state_.metrics_bytes, state_.step, find_peak(*model_, ranks));
+  }
   if (config_.eval.every_steps > 0) held_out_.emplace(config_, std::move(parts.tokenizer), folder_);
 }
 
@@ -78,7 +82,6 @@ void Trainer::restore(const CheckpointFolder& checkpoint) {
   outliers_.restore(state_.outliers);
   loader_->restore(state_.loader);
   launched_ = state_.step;
-  first_step_ = state_.step;
   saved_step_ = state_.step;
 }
 
@@ -89,7 +92,7 @@ int64_t Trainer::trainable_count() const {
 }
 
 ExitCode Trainer::run() {
-  since_start_.restart();
+  if (log_) log_->start();
   std::optional<PendingStep> before;
   while (launched_ < config_.train.steps) {
     PendingStep step = launch_step();
@@ -105,21 +108,25 @@ ExitCode Trainer::run() {
   return ExitCode::ok;
 }
 
+/// The signal that all ranks stop for, after the step that was launched last. What arrives here reaches the others with
+/// the numbers of the next step; a rank that is alone need not wait for that.
+int Trainer::agreed_signal() const { return ranks_.world_size() == 1 ? stop_signal() : signal_; }
+
 /// Whether the numbers of the step that was launched last are needed before the next one begins.
 bool Trainer::must_settle() const {
   const bool last = launched_ == config_.train.steps;
-  return model_->device().is_cpu() || last || stop_signal() != 0 || is_due(config_.eval.every_steps, launched_) ||
+  return model_->device().is_cpu() || last || agreed_signal() != 0 || is_due(config_.eval.every_steps, launched_) ||
          is_due(config_.checkpoint.every_steps, launched_);
 }
 
 ExitCode Trainer::settle(PendingStep step) {
   StepRecord record = complete(std::move(step));
   const bool last = state_.step == config_.train.steps;
-  if (held_out_ && stop_signal() == 0 && (last || is_due(config_.eval.every_steps, state_.step))) {
-    record.eval = held_out_->run(*model_, state_.step);
+  if (held_out_ && agreed_signal() == 0 && (last || is_due(config_.eval.every_steps, state_.step))) {
+    record.eval = held_out_->run(*model_, state_.step, ranks_);
   }
   report(record);
-  if (const int signal = stop_signal(); signal != 0) return stop(signal);
+  if (const int signal = agreed_signal(); signal != 0) return stop(signal);
   if (is_due(config_.checkpoint.every_steps, state_.step)) save();
   return ExitCode::ok;
 }
@@ -128,31 +135,38 @@ Trainer::PendingStep Trainer::launch_step() {
   const Timer timer;
   const at::Device device = model_->device();
   const DeviceMark begin(device);
-  PendingStep step{{}, {}, begin, {}, begin, {}};
+  PendingStep step{{}, {}, begin, {}, StepNumbers(0, ranks_), begin, {}};
   const auto phase_ends = [&](StepPhase phase) { step.phase_ends.emplace_back(phase, DeviceMark(device)); };
   StepRecord& record = step.record;
   record.step = launched_ + 1;
+  record.ranks = ranks_.world_size();
   record.learning_rate =
       learning_rate(config_.schedule, config_.optimizer.learning_rate, record.step, config_.train.steps);
   step.batch = next_batch(record);
-  record.labels = label_count(step.batch);
 
-  std::vector<at::Tensor> nll_sums, loss_sums;  // float64 scalars, one for each micro-batch; the second with z-loss
+  RankNumbers own;
+  own.labels = label_count(step.batch);
+  const at::Tensor labels = total_labels(own.labels);
   const std::vector<MicroBatch> parts = split(step.batch);
   phase_ends(StepPhase::data);
   for (const MicroBatch& part : parts) {
     const LossSum sum = loss_of(part);
     phase_ends(StepPhase::forward);
-    // Divided by the labels of the whole step, so the split into micro-batches changes nothing.
-    (sum.loss_sum / std::max<int64_t>(record.labels, 1)).backward();
+    optimizer_.begin_backward(&part == &parts.back() ? BackwardPass::last : BackwardPass::more_follow);
+    // Divided by the labels of the whole step, so the split into micro-batches and ranks changes nothing.
+    (sum.loss_sum / labels).backward();
     phase_ends(StepPhase::backward);
-    nll_sums.push_back(sum.nll_sum);
-    loss_sums.push_back(sum.loss_sum.detach());
-    record.flops += flops_.of(part.layout, step.batch.context_length);
+    own.nll_sums.push_back(sum.nll_sum);
+    own.loss_sums.push_back(sum.loss_sum.detach());
+    own.flops += flops_.of(part.layout, step.batch.context_length);
   }
-  const at::Tensor losses = at::stack(loss_sums);
-  const at::Tensor norm = optimizer_.measure_gradients(losses);
-  step.numbers = to_host(at::cat({at::stack(nll_sums), losses, norm.view({1})}));
+  optimizer_.reduce_gradients();
+  phase_ends(StepPhase::reduce);
+  record.reduced_bytes = optimizer_.reduced_bytes();
+  own.memory_bytes = peak_memory_bytes(device);
+  own.stop_signal = stop_signal();
+  step.layout = StepNumbers(static_cast<int64_t>(parts.size()), ranks_);
+  step.numbers = to_host(optimizer_.measure_gradients(step.layout.pack(own, device)));
   step.numbers_ready = DeviceMark(device);
   update(step);
   phase_ends(StepPhase::optimizer);
@@ -162,10 +176,16 @@ Trainer::PendingStep Trainer::launch_step() {
   return step;
 }
 
+/// Labels of the step, a number on the device that is at least 1.
+at::Tensor Trainer::total_labels(int64_t own) {
+  at::Tensor labels = at::full({}, own, at::TensorOptions(at::kDouble).device(model_->device()));
+  ranks_.all_reduce(labels, Reduction::sum)->wait();
+  return labels.clamp_min_(1);
+}
+
 void Trainer::update(PendingStep& step) {
   if (outliers_.is_active()) {
     read_numbers(step);
-    require_finite(step);
     step.record.skipped = outliers_.is_outlier(step.record.grad_norm);
   }
   if (step.record.skipped) {
@@ -177,8 +197,9 @@ void Trainer::update(PendingStep& step) {
 
 StepRecord Trainer::complete(PendingStep step) {
   read_numbers(step);
-  require_finite(step);
+  signal_ = step.layout.stop_signal(step.numbers);
   state_.step = step.record.step;
+  ranks_.set_step(state_.step);
   state_.tokens += step.record.step_tokens;
   step.record.tokens = state_.tokens;
   DeviceMark before = step.begin;
@@ -194,7 +215,7 @@ Batch Trainer::next_batch(StepRecord& record) {
   const Timer timer;
   Batch batch = loader_->next();
   record.data_wait_ms = timer.milliseconds();
-  record.step_tokens = batch.rows * batch.context_length;
+  record.step_tokens = config_.train.global_batch_size * batch.context_length;
   return batch;
 }
 
@@ -214,53 +235,47 @@ LossSum Trainer::loss_of(const MicroBatch& part) const {
   return linear_cross_entropy(hidden.flatten(0, 1), model_->output_weight(), part.labels, config_.train.loss);
 }
 
+/// Waits for the step's numbers; throws where they say that no weight may change.
 void Trainer::read_numbers(PendingStep& step) const {
   step.numbers_ready.wait();
-  const int64_t parts = step.numbers.numel() / 2;
-  const double labels = static_cast<double>(std::max<int64_t>(step.record.labels, 1));
-  step.record.loss = step.numbers.narrow(0, 0, parts).sum().item<double>() / labels;
-  step.record.z_loss = step.numbers.narrow(0, parts, parts).sum().item<double>() / labels - step.record.loss;
-  step.record.grad_norm = step.numbers[2 * parts].item<double>();
+  ranks_.check();
+  step.layout.write_to(step.record, step.numbers);
+  require_finite(step);
 }
 
 void Trainer::require_finite(const PendingStep& step) const {
   const StepRecord& record = step.record;
-  const int64_t parts = step.numbers.numel() / 2;
-  for (int64_t i = 0; i < parts; ++i) {
-    const double value = step.numbers[parts + i].item<double>();
-    if (std::isfinite(value)) continue;
-    const int64_t row = i * config_.train.micro_batch_size;
-    fail(ExitCode::numerics, "step ", record.step, ": the loss is ", value, "; no weight has changed since step ",
-         record.step - 1, ". Rows ", row,
+  const std::string unchanged = str("; no weight has changed since step ", record.step - 1, ". ");
+  if (const auto bad = step.layout.bad_loss(step.numbers)) {
+    if (bad->rank != ranks_.rank()) {
+      fail(ExitCode::numerics, "step ", record.step, ": the loss of rank ", bad->rank, " is ", bad->value, unchanged,
+           "Its own message names the documents.");
+    }
+    const int64_t row = bad->micro_batch * config_.train.micro_batch_size;
+    fail(ExitCode::numerics, "step ", record.step, ": the loss is ", bad->value, unchanged, "Rows ",
+         row + ranks_.rank() * step.batch.rows,
          " and on of the batch: ", describe_documents(step.batch, row, config_.train.micro_batch_size));
   }
   if (std::isfinite(record.grad_norm)) return;
   fail(ExitCode::numerics, "step ", record.step, ": the gradient norm is ", record.grad_norm, " at loss ", record.loss,
-       "; no weight has changed since step ", record.step - 1,
-       ". The batch: ", describe_documents(step.batch, 0, step.batch.rows));
+       unchanged, batch_name(), describe_documents(step.batch, 0, step.batch.rows));
+}
+
+/// What introduces the documents of this rank's rows.
+std::string Trainer::batch_name() const {
+  return ranks_.world_size() == 1 ? "The batch: " : str("Rank ", ranks_.rank(), "'s part of the batch: ");
 }
 
 void Trainer::skip_update(const StepRecord& record, const Batch& batch) {
   optimizer_.discard_gradients();
+  if (!ranks_.is_first()) return;
   log::warning("step ", record.step, ": no update, the gradient norm ", record.grad_norm, " is beyond ",
                config_.train.skip_outliers.factor, " times the median ", outliers_.median(), " (",
-               outliers_.state().skipped, " skipped so far). The batch: ", describe_documents(batch, 0, batch.rows));
+               outliers_.state().skipped, " skipped so far). ", batch_name(), describe_documents(batch, 0, batch.rows));
 }
 
 void Trainer::report(const StepRecord& record) {
-  const nlohmann::json line = metrics_line(record, peak_);
-  metrics_->append(line);
-  if (tensorboard_) tensorboard_->append(line);
-  interval_.add(record);
-  const auto done = static_cast<double>(record.step - first_step_);
-  const auto left = static_cast<double>(config_.train.steps - record.step);
-  const Progress progress{config_.train.steps, since_start_.seconds() / done * left};
-  const bool shown = is_due(config_.log.every_steps, record.step) || record.step == config_.train.steps;
-  if (shown) {
-    log::info(console_line(record, interval_, progress, peak_));
-    interval_ = {};
-  }
-  log::show_status(record.step == config_.train.steps ? "" : status_bar(record, progress));
+  if (log_) log_->add(record);
 }
 
 void Trainer::save() {
@@ -268,9 +283,10 @@ void Trainer::save() {
   state_.optimizer_updates = optimizer_.updates();
   state_.outliers = outliers_.state();
   state_.loader = loader_->state();
-  state_.metrics_bytes = metrics_->sync();
+  if (log_) state_.metrics_bytes = log_->sync();
   const Snapshot snapshot = config_.checkpoint.background ? Snapshot::copied : Snapshot::live;
-  writer_.submit(make_checkpoint(state_, *model_, description_, optimizer_, snapshot));
+  const Share rank{ranks_.rank(), ranks_.world_size()};
+  writer_.submit(make_checkpoint(state_, *model_, description_, optimizer_, snapshot, rank));
   saved_step_ = state_.step;
 }
 

@@ -4,11 +4,13 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "checkpoint/reader.h"
 #include "checkpoint/writer.h"
 #include "data/loader.h"
+#include "dist/communicator.h"
 #include "loss/linear_cross_entropy.h"
 #include "model/llama.h"
 #include "optim/adamw.h"
@@ -16,13 +18,12 @@
 #include "train/device_mark.h"
 #include "train/flop_counter.h"
 #include "train/held_out.h"
-#include "train/metrics_log.h"
 #include "train/micro_batch.h"
 #include "train/outlier_filter.h"
+#include "train/step_log.h"
+#include "train/step_numbers.h"
 #include "train/step_record.h"
-#include "train/tensorboard_log.h"
 #include "train/training_state.h"
-#include "util/timer.h"
 
 namespace dga {
 
@@ -38,12 +39,13 @@ struct TrainerParts {
 /// Trains a model step by step and keeps its run folder.
 class Trainer {
  public:
-  /// Selects the trainable parameters and, with `resume_from`, takes over that checkpoint's state.
-  Trainer(const LoadedRun& run, TrainerParts parts);
+  /// Selects the trainable parameters and, with `resume_from`, takes over that checkpoint's state. The loader gives
+  /// this rank's rows of each step. `ranks` must outlive the trainer.
+  Trainer(const LoadedRun& run, TrainerParts parts, Communicator& ranks);
 
-  /// Steps until train.steps, or until SIGINT or SIGTERM has arrived; saves at the end of either. Returns ok,
-  /// interrupted or terminated. Throws a numerics error as complete() does; on a GPU the host reads a step's numbers
-  /// while the next step runs.
+  /// Steps until train.steps, or until SIGINT or SIGTERM has arrived at any rank; saves at the end of either. Returns
+  /// ok, interrupted or terminated, the same on all ranks after the same step. Throws a numerics error as complete()
+  /// does; on a GPU the host reads a step's numbers while the next step runs.
   ExitCode run();
 
   /// A step that was given to the device, and whose loss and norm the host has perhaps not seen yet.
@@ -52,13 +54,15 @@ class Trainer {
     Batch batch;
     DeviceMark begin;
     std::vector<std::pair<StepPhase, DeviceMark>> phase_ends;  // in order; a phase comes once a micro-batch
+    StepNumbers layout;
     DeviceMark numbers_ready;
-    at::Tensor numbers;  // [2 k + 1] float64 on the host: sums of nll and of loss for k micro-batches, gradient norm
+    at::Tensor numbers;  // float64 on the host, as `layout` says
   };
   /// One update, without waiting for a GPU unless the outlier filter needs the norm. Where the loss or the gradient
-  /// norm is not finite, neither this nor any later update changes a weight.
+  /// norm is not finite, neither this nor any later update changes a weight, on any rank.
   PendingStep launch_step();
-  /// Waits for the step. Throws a numerics error that names its documents where the loss or the norm is not finite.
+  /// Waits for the step. Throws a numerics error where the loss or the norm is not finite, on all ranks; that of the
+  /// rank whose loss it is names its documents.
   StepRecord complete(PendingStep step);
   StepRecord train_step() { return complete(launch_step()); }
 
@@ -76,16 +80,20 @@ class Trainer {
   Batch next_batch(StepRecord& record);
   std::vector<MicroBatch> split(const Batch& batch) const;
   LossSum loss_of(const MicroBatch& part) const;
+  at::Tensor total_labels(int64_t own);
   void read_numbers(PendingStep& step) const;
   void require_finite(const PendingStep& step) const;
+  std::string batch_name() const;
   void update(PendingStep& step);
   void skip_update(const StepRecord& record, const Batch& batch);
   void report(const StepRecord& record);
+  int agreed_signal() const;
   bool must_settle() const;
   ExitCode settle(PendingStep step);
   ExitCode stop(int signal);
 
   RunConfig config_;
+  Communicator& ranks_;
   std::filesystem::path folder_;
   HfExport description_;
   std::unique_ptr<Llama> model_;
@@ -94,17 +102,13 @@ class Trainer {
   AdamW optimizer_;
   OutlierFilter outliers_;
   TrainingState state_;
-  std::optional<MetricsLog> metrics_;
-  std::optional<TensorboardLog> tensorboard_;
+  std::optional<StepLog> log_;  // of the first rank
   BackgroundWriter writer_;
   std::optional<HeldOutEvaluation> held_out_;
   FlopCounter flops_;
-  std::optional<double> peak_;  // FLOP/s
-  Interval interval_;
-  Timer since_start_;
-  int64_t launched_ = 0;    // steps that the device was given; state_.step of them are complete
-  int64_t first_step_ = 0;  // of this process, less one
+  int64_t launched_ = 0;  // steps that the device was given; state_.step of them are complete
   int64_t saved_step_ = -1;
+  int signal_ = 0;  // that reached any rank, as of the last step that is complete
 };
 
 }  // namespace dga

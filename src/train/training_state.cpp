@@ -2,32 +2,77 @@
 
 #include <ATen/ATen.h>
 
-#include "tensor/tensor_file.h"
+#include <set>
+
+#include "checkpoint/state_files.h"
 #include "util/error.h"
 #include "util/file.h"
 #include "util/log.h"
-#include "util/safetensors.h"
 
 namespace dga {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kStateName = "state.json";
-constexpr const char* kOptimizerName = "optimizer.safetensors";
 
-/// The model's weights as the checkpoint gets them: trained ones are part of the optimizer's copy.
-std::vector<NamedParameter> take_weights(const Llama& model, const OptimizerState& state, const FlatLayout& layout,
-                                         Snapshot snapshot) {
-  if (snapshot == Snapshot::live) return model.parameters();
+/// A copy in host memory of the numbers of `ranges`; the others are neither set nor, as far as the system gives memory
+/// when it is touched, held.
+at::Tensor copy_ranges(const at::Tensor& live, const std::vector<FlatRange>& ranges) {
+  const at::Tensor copy = at::empty(live.sizes(), live.options().device(at::kCPU).pinned_memory(false));
+  for (const FlatRange& range : ranges) {
+    copy.slice(0, range.begin, range.end).copy_(live.slice(0, range.begin, range.end));
+  }
+  return copy;
+}
+
+/// A copy in host memory of what the checkpoint gets from this rank of the weights that are trained, and its moments.
+OptimizerState copy_state(const AdamW& optimizer, const std::set<std::string>& written) {
+  OptimizerState copy = optimizer.state();
+  std::map<std::string, int64_t> begins;
+  std::vector<FlatRange> ranges;
+  for (const FlatSlot& slot : optimizer.layout().slots) {
+    begins[slot.name] = slot.begin;
+    if (written.contains(slot.name)) ranges.push_back({slot.begin, slot.begin + slot.count});
+  }
+  for (const StatePiece& piece : optimizer.owned_pieces(copy)) {
+    const int64_t begin = begins.at(piece.parameter) + piece.first;
+    ranges.push_back({begin, begin + piece.count});
+  }
+  const at::Tensor weight = copy_ranges(copy.weight, ranges);
+  copy.weight = at::Tensor();
+  copy = copy.copy_to_host();
+  copy.weight = weight;
+  return copy;
+}
+
+/// The model's weights as the checkpoint gets them: copies of those that this rank writes, trained ones as part of the
+/// optimizer's copy.
+std::vector<NamedParameter> copy_weights(const Llama& model, const OptimizerState& copy, const FlatLayout& layout,
+                                         const std::set<std::string>& written) {
   std::map<std::string, at::Tensor> trained;
-  for (const FlatSlot& slot : layout.slots) trained[slot.name] = slot.view_in(state.weight);
-  std::vector<NamedParameter> weights;
-  for (const NamedParameter& parameter : model.parameters()) {
+  for (const FlatSlot& slot : layout.slots) trained[slot.name] = slot.view_in(copy.weight);
+  std::vector<NamedParameter> weights = model.parameters();
+  for (NamedParameter& parameter : weights) {
+    if (!written.contains(parameter.name)) continue;
     const auto found = trained.find(parameter.name);
     const bool copied = found != trained.end();
-    weights.push_back({parameter.name, copied ? found->second : parameter.value.detach().to(at::kCPU).clone()});
+    parameter.value = copied ? found->second : parameter.value.detach().to(at::kCPU).clone();
   }
   return weights;
+}
+
+/// The state that this rank owns. Scales have one number for each block of the parameter's.
+std::vector<TensorPiece> state_pieces(const AdamW& optimizer, const OptimizerState& state) {
+  std::vector<TensorPiece> pieces;
+  for (const StatePiece& piece : optimizer.owned_pieces(state)) {
+    const int64_t blocks = (c10::multiply_integers(piece.shape) + kMomentBlock - 1) / kMomentBlock;
+    for (const auto& [name, numbers] : piece.tensors) {
+      const bool of_blocks = name.ends_with("_scale." + piece.parameter);
+      pieces.push_back({name, of_blocks ? std::vector<int64_t>{blocks} : piece.shape,
+                        of_blocks ? piece.first / kMomentBlock : piece.first, numbers});
+    }
+  }
+  return pieces;
 }
 
 }  // namespace
@@ -66,21 +111,29 @@ TrainingState read_training_state(const fs::path& checkpoint) {
 }
 
 CheckpointContent make_checkpoint(const TrainingState& state, const Llama& model, const HfExport& description,
-                                  const AdamW& optimizer, Snapshot snapshot) {
-  const OptimizerState tensors = snapshot == Snapshot::copied ? optimizer.state().copy_to_host() : optimizer.state();
-  const std::vector<NamedParameter> weights = take_weights(model, tensors, optimizer.layout(), snapshot);
+                                  const AdamW& optimizer, Snapshot snapshot, const Share& rank) {
+  std::vector<NamedParameter> weights = model.parameters();
+  OptimizerState tensors = optimizer.state();
+  if (snapshot == Snapshot::copied) {
+    const std::set<std::string> written = parameters_written(weights, description, rank);
+    tensors = copy_state(optimizer, written);
+    weights = copy_weights(model, tensors, optimizer.layout(), written);
+  }
 
   CheckpointContent content;
   content.step = state.step;
-  content.parts = {[weights, description](const fs::path& folder) { write_hf_files(folder, weights, description); },
-                   [tensors = tensors.tensors(optimizer.layout())](const fs::path& folder) {
-                     write_tensors(folder / kOptimizerName, tensors);
-                   },
-                   [text = to_json(state).dump(2) + "\n"](const fs::path& folder) {
-                     OutputFile file(folder / kStateName);
-                     file.write(text);
-                     file.close_synced();
-                   }};
+  content.parts = {
+      [weights, description, rank](const fs::path& folder) { write_hf_files(folder, weights, description, rank); },
+      [pieces = state_pieces(optimizer, tensors), rank](const fs::path& folder) {
+        write_state_file(folder, rank, pieces);
+      }};
+  if (rank.index == 0) {
+    content.parts.emplace_back([text = to_json(state).dump(2) + "\n"](const fs::path& folder) {
+      OutputFile file(folder / kStateName);
+      file.write(text);
+      file.close_synced();
+    });
+  }
   content.on_stage = [step = state.step](std::string_view stage) {
     log::debug("checkpoint of step ", step, ": ", stage);
   };
@@ -89,10 +142,7 @@ CheckpointContent make_checkpoint(const TrainingState& state, const Llama& model
 
 void restore_tensors(const fs::path& checkpoint, const TrainingState& state, const Llama& model, AdamW& optimizer) {
   load_weights(checkpoint, model.parameters(), model.config().tie_word_embeddings);
-  const SafetensorsFile file(checkpoint / kOptimizerName);  // mapped, not read as a whole
-  NamedTensors views;
-  for (const auto& [name, view] : file.tensors()) views.emplace(name, tensor_of_view(view));
-  optimizer.restore(views, state.optimizer_updates);
+  optimizer.restore(open_state_files(checkpoint), state.optimizer_updates);
 }
 
 }  // namespace dga

@@ -14,8 +14,8 @@
 
 namespace dga {
 
-/// Everything that survives a restart, beside the tensors: the weights (model.safetensors) and the optimizer's moments
-/// and fp32 masters (optimizer.safetensors). The learning rate is a function of `step`, and every random number is one
+/// Everything that survives a restart, beside the tensors: the weights (model*.safetensors) and the optimizer's moments
+/// and fp32 masters (optimizer*.safetensors). The learning rate is a function of `step`, and every random number is one
 /// of seed and position, so the seed is all there is to save of both.
 struct TrainingState {
   int64_t step = 0;               // steps taken, skipped ones included
@@ -37,11 +37,12 @@ TrainingState read_training_state(const std::filesystem::path& checkpoint);
 /// Whether a checkpoint's tensors are copied when it is put together, so that training may go on before it is written.
 enum class Snapshot { live, copied };
 
-/// The files of a checkpoint: a Hugging Face folder with optimizer.safetensors and state.json beside the model.
+/// A rank's files of a checkpoint, which is a Hugging Face folder with the optimizer's state and state.json beside the
+/// model. All ranks have the same weights; `rank` writes its share of them and the state that it owns.
 CheckpointContent make_checkpoint(const TrainingState& state, const Llama& model, const HfExport& description,
-                                  const AdamW& optimizer, Snapshot snapshot);
+                                  const AdamW& optimizer, Snapshot snapshot, const Share& rank);
 
-/// Loads the checkpoint's weights and optimizer state.
+/// Loads the weights of a checkpoint of any number of ranks, and what this rank holds of the optimizer's state.
 void restore_tensors(const std::filesystem::path& checkpoint, const TrainingState& state, const Llama& model,
                      AdamW& optimizer);
 

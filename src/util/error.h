@@ -15,6 +15,7 @@ enum class ExitCode : int {
   config = 3,         // wrong config
   input = 4,          // unusable data, model or checkpoint files
   numerics = 5,       // non-finite loss or gradient norm
+  rank = 6,           // another rank of the run failed or disappeared
   interrupted = 130,  // stopped by SIGINT after saving
   terminated = 143,   // stopped by SIGTERM after saving
 };

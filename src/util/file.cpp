@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <glob.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -49,6 +50,13 @@ void write_file_atomic(const fs::path& path, std::string_view bytes) {
     fs::remove(temporary, ignored);
     throw;
   }
+}
+
+bool is_file_of(const fs::path& path, int descriptor) {
+  struct stat by_path {};
+  struct stat by_descriptor {};
+  return stat(path.c_str(), &by_path) == 0 && fstat(descriptor, &by_descriptor) == 0 &&
+         by_path.st_ino == by_descriptor.st_ino && by_path.st_dev == by_descriptor.st_dev;
 }
 
 std::vector<fs::path> expand_glob(const std::string& pattern) {

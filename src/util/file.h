@@ -19,6 +19,9 @@ void sync_path(const std::filesystem::path& path);
 /// Renames `from` to `to` (replacing a file) and syncs the folder, so that the new name survives a power loss.
 void rename_synced(const std::filesystem::path& from, const std::filesystem::path& to);
 
+/// Whether the path names the file that is open as `descriptor`, which may have been removed or renamed since.
+bool is_file_of(const std::filesystem::path& path, int descriptor);
+
 /// Files that match a glob (`*`, `?`, `[..]`, `{a,b}`, a leading `~`; `**` is not special), each once, sorted by their
 /// bytes; a folder or plain path matches itself.
 std::vector<std::filesystem::path> expand_glob(const std::string& pattern);

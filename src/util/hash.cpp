@@ -17,4 +17,6 @@ std::string hash_hex(std::span<const std::byte> bytes) {
 
 std::string hash_hex(std::string_view bytes) { return hash_hex(std::as_bytes(std::span(bytes.data(), bytes.size()))); }
 
+uint64_t hash_bits(std::span<const std::byte> bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+
 }  // namespace dga

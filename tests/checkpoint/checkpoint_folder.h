@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <string>
 
 #include "checkpoint/writer.h"
@@ -19,6 +20,15 @@ inline std::string contents(const std::filesystem::path& path) {
 
 inline void put(const std::filesystem::path& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary) << bytes;
+}
+
+inline Communicator& alone() {
+  static const std::unique_ptr<Communicator> ranks = make_single_communicator();
+  return *ranks;
+}
+
+inline std::filesystem::path write_alone(const std::filesystem::path& root, const CheckpointContent& content) {
+  return write_checkpoint(root, content, alone(), "checkpoint");
 }
 
 /// Two files whose bytes depend on the step.

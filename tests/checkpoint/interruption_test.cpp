@@ -64,27 +64,27 @@ TEST(Interruption, AtEveryStageThePreviousCheckpointStays) {
                                                           {"publish", 0, 2},
                                                           {"done", 0, 2}}) {
     const TempFolder root;
-    write_checkpoint(root.path(), example(1));
-    const int status = wait_for(in_child([&] { write_checkpoint(root.path(), dying_at(stage, occurrence)); }));
+    write_alone(root.path(), example(1));
+    const int status = wait_for(in_child([&] { write_alone(root.path(), dying_at(stage, occurrence)); }));
     ASSERT_TRUE(WIFSIGNALED(status)) << stage;
     expect_intact(root.path(), stage == "done" ? 2 : 1);
     clean_up_leftovers(root.path());  // publishes a write that was whole
     expect_intact(root.path(), survivor);
     expect_no_leftovers(root.path());
-    write_checkpoint(root.path(), example(2));
+    write_alone(root.path(), example(2));
     expect_intact(root.path(), 2);
   }
 }
 
 TEST(Interruption, InTheMiddleOfAPartWrite) {
   const TempFolder root;
-  write_checkpoint(root.path(), example(1));
+  write_alone(root.path(), example(1));
   CheckpointContent content = example(2);
   content.parts.emplace_back([](const fs::path& folder) {
     put(folder / "optimizer", std::string(1000, 'x'));
     kill(getpid(), SIGKILL);
   });
-  wait_for(in_child([&] { write_checkpoint(root.path(), content); }));
+  wait_for(in_child([&] { write_alone(root.path(), content); }));
   clean_up_leftovers(root.path());
   expect_intact(root.path(), 1);
   expect_no_leftovers(root.path());
@@ -93,8 +93,8 @@ TEST(Interruption, InTheMiddleOfAPartWrite) {
 TEST(Interruption, ReplacingACheckpointNeverLosesIt) {
   for (const char* stage : {"sync", "manifest", "replace", "publish", "done"}) {
     const TempFolder root;
-    write_checkpoint(root.path(), example(2));
-    wait_for(in_child([&] { write_checkpoint(root.path(), dying_at(stage, 0)); }));
+    write_alone(root.path(), example(2));
+    wait_for(in_child([&] { write_alone(root.path(), dying_at(stage, 0)); }));
     clean_up_leftovers(root.path());
     expect_intact(root.path(), 2);
     expect_no_leftovers(root.path());
@@ -103,13 +103,13 @@ TEST(Interruption, ReplacingACheckpointNeverLosesIt) {
 
 TEST(Interruption, AtRandomMomentsOfALongRun) {
   const TempFolder root;
-  write_checkpoint(root.path(), example(0));
+  write_alone(root.path(), example(0));
   int64_t done = 0;
   for (int round = 0; round < 12; ++round) {
     const pid_t child = in_child([&] {
       CheckpointConfig config;
       config.keep_last = 2;
-      BackgroundWriter writer(root.path(), config);
+      BackgroundWriter writer(root.path(), config, alone());
       for (int64_t step = done + 1;; ++step) writer.submit(example(step));
     });
     std::this_thread::sleep_for(std::chrono::milliseconds(15 + 7 * round));

@@ -36,7 +36,7 @@ TEST(ListCheckpoints, OrdersByNumberAndIgnoresTheRest) {
 TEST(VerifyCheckpoint, EveryDamagedFileIsNamed) {
   const TempFolder root;
   for (const std::string name : {"weights", "state.json", "manifest.json"}) {
-    const CheckpointFolder checkpoint{6, write_checkpoint(root.path(), example(6))};
+    const CheckpointFolder checkpoint{6, write_alone(root.path(), example(6))};
     const fs::path path = checkpoint.path / name;
     const std::string whole = contents(path);
 
@@ -55,7 +55,7 @@ TEST(VerifyCheckpoint, EveryDamagedFileIsNamed) {
 
 TEST(VerifyCheckpoint, RefusesAStrangersFileAndAnotherStep) {
   const TempFolder root;
-  const CheckpointFolder checkpoint{6, write_checkpoint(root.path(), example(6))};
+  const CheckpointFolder checkpoint{6, write_alone(root.path(), example(6))};
   put(checkpoint.path / "model-00001.safetensors", "from elsewhere");
   EXPECT_NE(failure_of(checkpoint).find("model-00001.safetensors"), std::string::npos);
   fs::remove(checkpoint.path / "model-00001.safetensors");
@@ -66,7 +66,7 @@ TEST(VerifyCheckpoint, RefusesAStrangersFileAndAnotherStep) {
 TEST(NewestCompleteCheckpoint, SkipsDamagedOnes) {
   const TempFolder root;
   EXPECT_FALSE(newest_complete_checkpoint(root.path()).has_value());
-  for (const int64_t step : {8, 9, 10}) write_checkpoint(root.path(), example(step));
+  for (const int64_t step : {8, 9, 10}) write_alone(root.path(), example(step));
   EXPECT_EQ(newest_complete_checkpoint(root.path())->step, 10);
   put(root.path() / "step-10/weights", "damaged");
   EXPECT_EQ(newest_complete_checkpoint(root.path())->step, 9);

@@ -25,7 +25,7 @@ std::vector<int64_t> steps(const fs::path& root) {
 
 TEST(WriteCheckpoint, HoldsWhatThePartsWrote) {
   const TempFolder root;
-  const fs::path folder = write_checkpoint(root.path(), example(7));
+  const fs::path folder = write_alone(root.path(), example(7));
   EXPECT_EQ(folder, root.path() / "step-7");
   EXPECT_EQ(contents(folder / "state.json"), "step 7");
   EXPECT_EQ(contents(folder / "weights"), std::string(100000, 'h'));
@@ -34,20 +34,20 @@ TEST(WriteCheckpoint, HoldsWhatThePartsWrote) {
 
 TEST(WriteCheckpoint, ReplacesAnExistingOne) {
   const TempFolder root;
-  const fs::path folder = write_checkpoint(root.path(), example(7));
+  const fs::path folder = write_alone(root.path(), example(7));
   put(folder / "weights", "damaged");
-  write_checkpoint(root.path(), example(7));
+  write_alone(root.path(), example(7));
   EXPECT_NO_THROW(verify_checkpoint({7, folder}));
   EXPECT_EQ(std::distance(fs::directory_iterator(root.path()), fs::directory_iterator()), 1);
 }
 
 TEST(WriteCheckpoint, FailingPartLeavesNothingBehind) {
   const TempFolder root;
-  write_checkpoint(root.path(), example(1));
+  write_alone(root.path(), example(1));
   CheckpointContent content = example(2);
   content.parts.emplace_back([](const fs::path&) { fail(ExitCode::failure, "No space left on device"); });
   try {
-    write_checkpoint(root.path(), content);
+    write_alone(root.path(), content);
     FAIL() << "the failure was swallowed";
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("step-2"), std::string::npos) << error.what();
@@ -59,7 +59,7 @@ TEST(WriteCheckpoint, FailingPartLeavesNothingBehind) {
 
 TEST(WriteCheckpoint, FileSizeLimitIsReportedAndThePreviousOneStays) {
   const TempFolder root;
-  write_checkpoint(root.path(), example(1));
+  write_alone(root.path(), example(1));
   const pid_t child = fork();
   if (child == 0) {
     signal(SIGXFSZ, SIG_IGN);  // the write then fails with EFBIG
@@ -68,7 +68,7 @@ TEST(WriteCheckpoint, FileSizeLimitIsReportedAndThePreviousOneStays) {
     CheckpointContent content = example(2);
     content.parts = {[](const fs::path& folder) { put(folder / "state.json", "short"); }};  // the manifest is longer
     try {
-      write_checkpoint(root.path(), content);
+      write_alone(root.path(), content);
       _exit(1);
     } catch (const Error& error) {
       _exit(std::string(error.what()).find("step-2") == std::string::npos ? 2 : 0);
@@ -83,7 +83,7 @@ TEST(WriteCheckpoint, FileSizeLimitIsReportedAndThePreviousOneStays) {
 
 TEST(Retention, KeepsTheNewestAndEveryMultiple) {
   const TempFolder root;
-  for (const int64_t step : {10, 20, 30, 40, 50, 60}) write_checkpoint(root.path(), example(step));
+  for (const int64_t step : {10, 20, 30, 40, 50, 60}) write_alone(root.path(), example(step));
   CheckpointConfig config;
   config.keep_last = 2;
   config.keep_every = 20;
@@ -99,7 +99,7 @@ TEST(Retention, KeepsTheNewestAndEveryMultiple) {
 
 TEST(BackgroundWriter, ReturnsBeforeTheWriteEnds) {
   const TempFolder root;
-  BackgroundWriter writer(root.path(), {});
+  BackgroundWriter writer(root.path(), {}, alone());
   std::promise<void> released;
   CheckpointContent content = example(3);
   content.parts.emplace_back([wait = released.get_future().share()](const fs::path&) { wait.wait(); });
@@ -114,7 +114,7 @@ TEST(BackgroundWriter, WithoutBackgroundTheCheckpointIsThereAfterSubmit) {
   const TempFolder root;
   CheckpointConfig config;
   config.background = false;
-  BackgroundWriter writer(root.path(), config);
+  BackgroundWriter writer(root.path(), config, alone());
   writer.submit(example(4));
   EXPECT_EQ(steps(root.path()), std::vector<int64_t>{4});
 }
@@ -124,7 +124,7 @@ TEST(BackgroundWriter, AppliesRetention) {
   {
     CheckpointConfig config;
     config.keep_last = 1;
-    BackgroundWriter writer(root.path(), config);
+    BackgroundWriter writer(root.path(), config, alone());
     for (const int64_t step : {1, 2, 3}) writer.submit(example(step));
   }
   EXPECT_EQ(steps(root.path()), std::vector<int64_t>{3});
@@ -132,7 +132,7 @@ TEST(BackgroundWriter, AppliesRetention) {
 
 TEST(BackgroundWriter, FailureReachesTheNextWaitOnly) {
   const TempFolder root;
-  BackgroundWriter writer(root.path(), {});
+  BackgroundWriter writer(root.path(), {}, alone());
   CheckpointContent broken = example(1);
   broken.parts.emplace_back([](const fs::path&) { throw std::runtime_error("No space left on device"); });
   writer.submit(broken);

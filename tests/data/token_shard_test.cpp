@@ -20,7 +20,9 @@ class TokenShardTest : public DataTest {
  protected:
   std::vector<fs::path> shards() const {
     std::vector<fs::path> found;
-    for (const auto& entry : fs::directory_iterator(folder / "cache")) found.push_back(entry.path());
+    for (const auto& entry : fs::directory_iterator(folder / "cache")) {
+      if (entry.path().extension() != ".documents") found.push_back(entry.path());
+    }
     return found;
   }
   TokenizeProgress tokenize(const std::vector<SourceConfig>& sources) const {
@@ -41,7 +43,9 @@ TEST_F(TokenShardTest, HoldsWhatWasWritten) {
     std::vector<int32_t> second(700'000);  // mapped, not read
     for (size_t i = 0; i < second.size(); ++i) second[i] = static_cast<int32_t>(i % 60000);
     const fs::path path = folder / "cache" / (std::to_string(token_bytes) + ".tokens");
-    ShardWriter writer(path, token_bytes);
+    const std::unique_ptr<ShardWriter> begun = ShardWriter::begin(path, token_bytes);
+    ShardWriter& writer = *begun;
+    EXPECT_EQ(ShardWriter::begin(path, token_bytes), nullptr);  // while somebody writes it
     writer.append(first);
     std::vector<int32_t> back(2);
     writer.read(1, back);  // while it grows
@@ -156,8 +160,8 @@ TEST_F(TokenShardTest, LeftoversOfAKilledProcessGoAndThoseInUseStay) {
   ASSERT_EQ(pipe(ready), 0);
   const pid_t child = fork();
   if (child == 0) {
-    ShardWriter writer(folder / "cache" / "x.tokens", 2);
-    writer.append(std::vector<int32_t>(1000, 7));
+    const std::unique_ptr<ShardWriter> writer = ShardWriter::begin(folder / "cache" / "x.tokens", 2);
+    writer->append(std::vector<int32_t>(1000, 7));
     char byte = 1;
     if (::write(ready[1], &byte, 1) != 1) _exit(1);
     pause();

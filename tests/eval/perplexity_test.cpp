@@ -7,6 +7,7 @@
 #include <limits>
 #include <map>
 
+#include "evaluate_alone.h"
 #include "support/tensor_compare.h"
 
 namespace dga {
@@ -70,7 +71,7 @@ double bigram_nll_sum(const std::vector<int32_t>& tokens, int64_t begin, int64_t
 TEST(Perplexity, SlidingScoresEveryTokenOfTheStreamOnce) {
   const std::vector<int32_t> tokens = some_tokens(50);
   const EvalResult result =
-      evaluate_perplexity(score_bigrams, config_of(EvalProtocol::sliding, {8, 20, 100}, 4), text_of({tokens}), {});
+      evaluate_alone(score_bigrams, config_of(EvalProtocol::sliding, {8, 20, 100}, 4), text_of({tokens}), {});
   ASSERT_EQ(result.lengths.size(), 3U);
   const double expected = bigram_nll_sum(tokens, 1, 50) / 49;
   for (const LengthResult& length : result.lengths) {
@@ -86,8 +87,8 @@ TEST(Perplexity, SlidingScoresEveryTokenOfTheStreamOnce) {
 
 TEST(Perplexity, SlidingGivesEveryTokenTheContextOfItsFirstWindow) {
   // Windows 0-5, 2-7, 4-9 of 10 tokens: contexts 1 2 3 4 5, then 4 5, then 4 5.
-  const EvalResult result = evaluate_perplexity(score_context_length, config_of(EvalProtocol::sliding, {6}, 2),
-                                                text_of({some_tokens(10)}), {});
+  const EvalResult result =
+      evaluate_alone(score_context_length, config_of(EvalProtocol::sliding, {6}, 2), text_of({some_tokens(10)}), {});
   EXPECT_EQ(result.lengths[0].tokens_scored, 9);
   EXPECT_NEAR(result.lengths[0].nll, (1 + 2 + 3 + 4 + 5 + 4 + 5 + 4 + 5) / 9.0, 1e-12);
 }
@@ -95,7 +96,7 @@ TEST(Perplexity, SlidingGivesEveryTokenTheContextOfItsFirstWindow) {
 TEST(Perplexity, LongLoraCountsOverlapsAndDropsTheShortWindow) {
   const std::vector<int32_t> tokens = some_tokens(11);
   const EvalResult result =
-      evaluate_perplexity(score_bigrams, config_of(EvalProtocol::longlora, {6}, 2), text_of({tokens}), {});
+      evaluate_alone(score_bigrams, config_of(EvalProtocol::longlora, {6}, 2), text_of({tokens}), {});
   const double sum = bigram_nll_sum(tokens, 1, 6) + bigram_nll_sum(tokens, 3, 8) + bigram_nll_sum(tokens, 5, 10);
   EXPECT_EQ(result.lengths[0].windows, 3);
   EXPECT_EQ(result.lengths[0].tokens_scored, 15);
@@ -106,7 +107,7 @@ TEST(Perplexity, PerDocumentMeanWeighsDocumentsAlike) {
   const std::vector<int32_t> first = some_tokens(5), second = some_tokens(31, 4);
   EvalConfig config = config_of(EvalProtocol::sliding, {8}, 4);
   config.per_document = true;
-  const LengthResult length = evaluate_perplexity(score_bigrams, config, text_of({first, second, {3}}), {}).lengths[0];
+  const LengthResult length = evaluate_alone(score_bigrams, config, text_of({first, second, {3}}), {}).lengths[0];
   const double a = bigram_nll_sum(first, 1, 5), b = bigram_nll_sum(second, 1, 31);
   EXPECT_EQ(length.documents_scored, 2);  // a document of one token has nothing to score
   EXPECT_EQ(length.tokens_scored, 34);
@@ -120,7 +121,7 @@ TEST(Perplexity, TruncationLeavesOneWindowADocument) {
   EvalConfig config = config_of(EvalProtocol::sliding, {8, 32}, 4);
   config.per_document = true;
   config.truncate_to_context = true;
-  const EvalResult result = evaluate_perplexity(score_bigrams, config, text_of({first, second}), {});
+  const EvalResult result = evaluate_alone(score_bigrams, config, text_of({first, second}), {});
   for (const LengthResult& length : result.lengths) {
     const int64_t n = length.context_length;
     EXPECT_EQ(length.windows, 2);
@@ -134,7 +135,7 @@ TEST(Perplexity, BitsPerByteCountTheBytesOfScoredTokens) {
   std::vector<int32_t> bytes(kVocab);
   for (int64_t id = 0; id < kVocab; ++id) bytes[id] = static_cast<int32_t>(id % 4);
   const EvalResult result =
-      evaluate_perplexity(score_bigrams, config_of(EvalProtocol::sliding, {8}, 4), text_of({tokens}), bytes);
+      evaluate_alone(score_bigrams, config_of(EvalProtocol::sliding, {8}, 4), text_of({tokens}), bytes);
   int64_t scored_bytes = 0;
   for (int64_t t = 1; t < 21; ++t) scored_bytes += bytes[tokens[t]];
   ASSERT_TRUE(result.lengths[0].bits_per_byte.has_value());
@@ -155,7 +156,7 @@ TEST(Perplexity, BatchesChangeNothingButTheirSize) {
         largest[batch_tokens] = std::max(largest[batch_tokens], batch.tokens.size(0));
         return score_bigrams(batch);
       };
-      results[batch_tokens] = evaluate_perplexity(scorer, config, text, {}).lengths[0];
+      results[batch_tokens] = evaluate_alone(scorer, config, text, {}).lengths[0];
     }
     EXPECT_EQ(largest[1], 1);
     EXPECT_EQ(largest[12], 2);
@@ -174,7 +175,7 @@ TEST(Perplexity, WindowsAreNumberedByTheirFirstTokenInTheText) {
     numbers.insert(numbers.end(), batch.first_token.begin(), batch.first_token.end());
     return score_bigrams(batch);
   };
-  evaluate_perplexity(scorer, config, text_of({some_tokens(8), some_tokens(6)}), {});
+  evaluate_alone(scorer, config, text_of({some_tokens(8), some_tokens(6)}), {});
   EXPECT_EQ(numbers, (std::vector<int64_t>{0, 4, 8, 12}));
 }
 
@@ -189,7 +190,7 @@ ExitCode code_of(const std::function<void()>& action) {
 
 TEST(Perplexity, RefusesTextsWithoutAWindowAndScoresThatAreNoNumbers) {
   const auto evaluate = [](const WindowScorer& scorer, EvalProtocol protocol, int64_t tokens) {
-    evaluate_perplexity(scorer, config_of(protocol, {8}, 4), text_of({some_tokens(tokens)}), {});
+    evaluate_alone(scorer, config_of(protocol, {8}, 4), text_of({some_tokens(tokens)}), {});
   };
   EXPECT_EQ(code_of([&] { evaluate(score_bigrams, EvalProtocol::longlora, 7); }), ExitCode::config);
   EXPECT_EQ(code_of([&] { evaluate(score_bigrams, EvalProtocol::longlora, 8); }), ExitCode::ok);
@@ -234,7 +235,7 @@ TEST(ModelPerplexity, ZeroOutputWeightGivesTheLogOfTheVocabulary) {
   at::Tensor output = model.output_weight().detach();
   output.zero_();
   const EvalResult result =
-      evaluate_perplexity(model, {}, config_of(EvalProtocol::sliding, {8, 16}, 4), text_of({some_tokens(40)}), {});
+      evaluate_alone(model, {}, config_of(EvalProtocol::sliding, {8, 16}, 4), text_of({some_tokens(40)}), {});
   for (const LengthResult& length : result.lengths) EXPECT_NEAR(length.nll, std::log(double(kVocab)), 1e-6);
   EXPECT_NEAR(result.lengths[0].perplexity, kVocab, 1e-4);
 }
@@ -247,7 +248,7 @@ TEST(ModelPerplexity, EqualsLogSoftmaxOfEveryWindow) {
     const AttentionConfig attention = dga_attention(selection);
     const Llama model(tiny_llama(), attention, 1, at::kFloat, at::kCPU);
     const EvalResult result =
-        evaluate_perplexity(model, attention, config_of(EvalProtocol::longlora, {12}, 5), text_of({tokens}), {});
+        evaluate_alone(model, attention, config_of(EvalProtocol::longlora, {12}, 5), text_of({tokens}), {});
     double sum = 0.0;
     for (const int64_t start : {0, 5, 10, 15}) {
       const std::vector<int64_t> window(tokens.begin() + start, tokens.begin() + start + 12);
@@ -267,7 +268,7 @@ TEST(ModelPerplexity, EqualsLogSoftmaxOfEveryWindow) {
 TEST(ModelPerplexity, VisiblePairsAreThoseOfTheAttention) {
   const Llama model(tiny_llama(), {}, 1, at::kFloat, at::kCPU);
   const EvalResult result =
-      evaluate_perplexity(model, {}, config_of(EvalProtocol::sliding, {8}, 4), text_of({some_tokens(40)}), {});
+      evaluate_alone(model, {}, config_of(EvalProtocol::sliding, {8}, 4), text_of({some_tokens(40)}), {});
   EXPECT_EQ(result.attention, "full");
   EXPECT_FALSE(result.looks_ahead);
   ASSERT_TRUE(result.lengths[0].visible_pairs_per_token.has_value());
@@ -279,7 +280,7 @@ TEST(ModelPerplexity, TokensBeyondTheVocabularyAreNamed) {
   std::vector<int32_t> tokens = some_tokens(20);
   tokens[11] = kVocab;
   try {
-    evaluate_perplexity(model, {}, config_of(EvalProtocol::sliding, {8}, 4), text_of({tokens}), {});
+    evaluate_alone(model, {}, config_of(EvalProtocol::sliding, {8}, 4), text_of({tokens}), {});
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::input);
@@ -292,7 +293,7 @@ TEST(Perplexity, ByPositionCountsTheTokensBeforeInTheWindow) {
   EvalConfig config = config_of(EvalProtocol::longlora, {16}, 16);
   config.position_buckets = 4;
   const LengthResult result =
-      evaluate_perplexity(score_context_length, config, text_of({some_tokens(16 * 5)}), {}).lengths.at(0);
+      evaluate_alone(score_context_length, config, text_of({some_tokens(16 * 5)}), {}).lengths.at(0);
   ASSERT_EQ(result.by_position.size(), 4U);
   const std::vector<double> means = {2.0, 5.5, 9.5, 13.5};  // the first token of a window is not scored
   for (size_t i = 0; i < 4; ++i) {
@@ -305,13 +306,12 @@ TEST(Perplexity, ByPositionCountsTheTokensBeforeInTheWindow) {
   // More stretches than positions, and a length that they do not divide.
   config = config_of(EvalProtocol::longlora, {10}, 10);
   config.position_buckets = 100;
-  EXPECT_EQ(evaluate_perplexity(score_context_length, config, text_of({some_tokens(20)}), {})
-                .lengths.at(0)
-                .by_position.size(),
-            10U);
+  EXPECT_EQ(
+      evaluate_alone(score_context_length, config, text_of({some_tokens(20)}), {}).lengths.at(0).by_position.size(),
+      10U);
   config.position_buckets = 4;
   const auto parts =
-      evaluate_perplexity(score_context_length, config, text_of({some_tokens(20)}), {}).lengths.at(0).by_position;
+      evaluate_alone(score_context_length, config, text_of({some_tokens(20)}), {}).lengths.at(0).by_position;
   for (const PositionResult& part : parts) {
     double sum = 0;
     int64_t count = 0;
@@ -323,15 +323,15 @@ TEST(Perplexity, ByPositionCountsTheTokensBeforeInTheWindow) {
 TEST(Perplexity, TheIntervalComesFromDocumentsOrStretches) {
   EvalConfig config = config_of(EvalProtocol::longlora, {10}, 10);
   // Two stretches of equal losses scatter nothing; one has no scatter to tell.
-  EXPECT_EQ(evaluate_perplexity(score_context_length, config, text_of({some_tokens(10)}), {}).lengths[0].nll_ci95,
+  EXPECT_EQ(evaluate_alone(score_context_length, config, text_of({some_tokens(10)}), {}).lengths[0].nll_ci95,
             std::nullopt);
-  EXPECT_NEAR(*evaluate_perplexity(score_context_length, config, text_of({some_tokens(20)}), {}).lengths[0].nll_ci95, 0,
+  EXPECT_NEAR(*evaluate_alone(score_context_length, config, text_of({some_tokens(20)}), {}).lengths[0].nll_ci95, 0,
               1e-12);
   config = config_of(EvalProtocol::sliding, {64}, 64);
   config.per_document = true;
   // Documents of 3 and 5 tokens: sums 1 + 2 and 1 + 2 + 3 + 4 over 2 and 4 tokens, mean 13/6, residuals -+ 4/3.
   const auto result =
-      evaluate_perplexity(score_context_length, config, text_of({some_tokens(3), some_tokens(5)}), {}).lengths[0];
+      evaluate_alone(score_context_length, config, text_of({some_tokens(3), some_tokens(5)}), {}).lengths[0];
   EXPECT_NEAR(result.nll_ci95.value(), 1.959964 * std::sqrt(2 * 2 * 16.0 / 9.0) / 6.0, 1e-6);
 }
 

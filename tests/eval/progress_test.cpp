@@ -3,9 +3,13 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
+
 #include "eval/perplexity.h"
 #include "eval/report.h"
+#include "evaluate_alone.h"
 #include "support/temp_folder.h"
+#include "util/error.h"
 #include "util/log.h"
 
 namespace dga {
@@ -43,12 +47,14 @@ nlohmann::json without_seconds(nlohmann::json json) {
   return json;
 }
 
+EvalProgress progress(const std::filesystem::path& file) { return {file, "key", alone(), 0}; }
+
 TEST(Progress, AnEvaluationStoppedAnywhereGoesOnToTheSameBits) {
   const testing::TempFolder folder;
   const EvalText text = some_text();
   const EvalConfig config = some_config();
   int64_t calls = 0;
-  const auto whole = evaluate_perplexity(
+  const auto whole = evaluate_alone(
       [&](const WindowBatch& batch) {
         ++calls;
         return scores(batch);
@@ -62,11 +68,11 @@ TEST(Progress, AnEvaluationStoppedAnywhereGoesOnToTheSameBits) {
       if (calls++ == stop) throw std::runtime_error("killed");
       return scores(batch);
     };
-    EvalProgress first(file, "key", 0);
-    EXPECT_THROW(evaluate_perplexity(dying, config, text, std::vector<int32_t>(11, 3), &first), std::runtime_error);
-    EvalProgress second(file, "key", 0);
+    const std::vector<int32_t> bytes(11, 3);
+    EXPECT_THROW(evaluate_alone(dying, config, text, bytes, progress(file)), std::runtime_error);
+    EvalProgress second = progress(file);
     calls = -1000000;
-    const auto resumed = evaluate_perplexity(dying, config, text, std::vector<int32_t>(11, 3), &second);
+    const auto resumed = evaluate_perplexity(dying, config, text, bytes, {alone()}, second);
     EXPECT_EQ(calls, -1000000 + passes - stop) << stop;
     EXPECT_EQ(without_seconds(eval_json(resumed)), without_seconds(eval_json(whole))) << stop;
     second.finish();
@@ -79,32 +85,44 @@ TEST(Progress, OverATextThatHasChangedIsNotUsed) {
   const testing::TempFolder folder;
   const auto file = folder.path() / "e.partial";
   EvalText text = some_text();
-  EvalProgress first(file, "key", 0);
-  evaluate_perplexity(scores, some_config(), text, {}, &first);  // its last state stays, since finish() is not called
+  evaluate_alone(scores, some_config(), text, {},
+                 progress(file));  // its last state stays, since finish() is not called
   text.sequences.emplace_back(40, 1);
   text.documents += 1;
   text.tokens += 40;
-  EvalProgress second(file, "key", 0);
-  EXPECT_EQ(without_seconds(eval_json(evaluate_perplexity(scores, some_config(), text, {}, &second))),
-            without_seconds(eval_json(evaluate_perplexity(scores, some_config(), text, {}))));
+  EXPECT_EQ(without_seconds(eval_json(evaluate_alone(scores, some_config(), text, {}, progress(file)))),
+            without_seconds(eval_json(evaluate_alone(scores, some_config(), text, {}))));
+}
+
+nlohmann::json earlier(const std::filesystem::path& file, const std::string& key) {
+  return EvalProgress(file, key, alone(), 0).earlier();
 }
 
 TEST(Progress, OfAnotherEvaluationIsNotUsed) {
   log::set_level(log::Level::error);
   const testing::TempFolder folder;
-  EvalProgress first(folder.path() / "e.partial", "one", 0);
-  first.save({1, 2});
-  EXPECT_EQ(EvalProgress(folder.path() / "e.partial", "one", 0).earlier(), nlohmann::json({1, 2}));
-  EXPECT_TRUE(EvalProgress(folder.path() / "e.partial", "two", 0).earlier().is_null());
+  const auto file = folder.path() / "e.partial";
+  EvalProgress(file, "one", alone(), 0).after_round(0, [] { return nlohmann::json{1, 2}; });
+  EXPECT_EQ(earlier(file, "one"), nlohmann::json({1, 2}));
+  EXPECT_TRUE(earlier(file, "two").is_null());
   folder.write("e.partial", "{\"key\": \"on");
-  EXPECT_TRUE(EvalProgress(folder.path() / "e.partial", "one", 0).earlier().is_null());
+  EXPECT_TRUE(earlier(file, "one").is_null());
 }
 
-TEST(Progress, WaitsBetweenWritings) {
+TEST(Progress, WaitsBetweenWritingsButNotWithASignal) {
   const testing::TempFolder folder;
-  const EvalProgress rare(folder.path() / "e.partial", "key", 3600);
-  EXPECT_FALSE(rare.is_due());
-  EXPECT_FALSE(EvalProgress().is_due());
+  const auto file = folder.path() / "e.partial";
+  EvalProgress rare(file, "key", alone(), 3600);
+  rare.after_round(0, [] { return nlohmann::json{1}; });
+  EXPECT_FALSE(std::filesystem::exists(file));
+  try {
+    rare.after_round(SIGTERM, [] { return nlohmann::json{2}; });
+    ADD_FAILURE() << "went on";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::terminated);
+  }
+  EXPECT_EQ(earlier(file, "key"), nlohmann::json{2});
+  EXPECT_NO_THROW(EvalProgress().after_round(SIGTERM, [] { return nlohmann::json{3}; }));
 }
 
 }  // namespace

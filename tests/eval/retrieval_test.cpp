@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <set>
 
+#include "evaluate_alone.h"
 #include "support/temp_folder.h"
 #include "util/error.h"
 
@@ -139,10 +140,17 @@ TEST(RetrievalPrompts, TooShortALengthIsAConfigError) {
   }
 }
 
+std::vector<RetrievalResult> ask_alone(const NextTokens& next, Asking asking, RetrievalTask task,
+                                       const Tokenizer& tokenizer, const RetrievalConfig& config,
+                                       int64_t batch_tokens) {
+  EvalProgress progress;
+  return evaluate_retrieval(next, asking, task, tokenizer, config, batch_tokens, {alone()}, progress);
+}
+
 TEST(Retrieval, AModelThatCopiesFindsEveryPasskey) {
   for (const Asking asking : {Asking::at_once, Asking::token_by_token}) {
-    const auto results = evaluate_retrieval(copying_model(100000), asking, RetrievalTask::passkey, tokenizer(),
-                                            config_of({150, 400}, 7), 1000);
+    const auto results =
+        ask_alone(copying_model(100000), asking, RetrievalTask::passkey, tokenizer(), config_of({150, 400}, 7), 1000);
     ASSERT_EQ(results.size(), 2U);
     for (const RetrievalResult& result : results) {
       EXPECT_EQ(result.samples, 7);
@@ -165,7 +173,7 @@ TEST(Retrieval, AModelThatSeesAWindowFindsWhatLiesInIt) {
     inside += static_cast<size_t>(prompt.tokens.end() - at) < kWindow - 30 ? 1 : 0;
   }
   const auto result =
-      evaluate_retrieval(copying_model(kWindow), Asking::at_once, RetrievalTask::passkey, tokenizer(), config, 4096)[0];
+      ask_alone(copying_model(kWindow), Asking::at_once, RetrievalTask::passkey, tokenizer(), config, 4096)[0];
   EXPECT_GE(result.matches, inside);
   EXPECT_LE(result.matches, inside + 3);  // those at the window's edge
   EXPECT_GT(inside, 4);
@@ -174,8 +182,8 @@ TEST(Retrieval, AModelThatSeesAWindowFindsWhatLiesInIt) {
 }
 
 TEST(Retrieval, AModelThatLooksKeysUpFindsEveryValue) {
-  const auto results = evaluate_retrieval(lookup_model(), Asking::at_once, RetrievalTask::kv_retrieval, tokenizer(),
-                                          config_of({600}, 6), 4096);
+  const auto results =
+      ask_alone(lookup_model(), Asking::at_once, RetrievalTask::kv_retrieval, tokenizer(), config_of({600}, 6), 4096);
   EXPECT_EQ(results[0].matches, 6);
   EXPECT_GT(results[0].mean_items, 2);
 }
@@ -186,8 +194,7 @@ TEST(Retrieval, OneWrongTokenIsNoMatch) {
     const size_t size = make_retrieval_prompt(RetrievalTask::passkey, tokenizer(), 150, 0, config).answer.size();
     for (const size_t wrong : {size_t{0}, size - 1}) {  // of the answer's tokens
       const NextTokens model = model_of([&](const Tokens& t) { return t.size() == 150 + wrong ? 0 : copied(t, 0); });
-      const auto results =
-          evaluate_retrieval(model, Asking::at_once, RetrievalTask::passkey, tokenizer(), config, 1000);
+      const auto results = ask_alone(model, Asking::at_once, RetrievalTask::passkey, tokenizer(), config, 1000);
       EXPECT_EQ(results[0].matches, 0) << "seed " << seed << ", token " << wrong << " of " << size;
     }
   }
@@ -197,27 +204,26 @@ TEST(Retrieval, GoesOnWhereItWasStopped) {
   const testing::TempFolder folder;
   const RetrievalConfig config = config_of({150, 200}, 6);
   const NextTokens model = copying_model(120);
-  const auto run = [&](const NextTokens& next, EvalProgress* progress) {
+  const auto run = [&](const NextTokens& next, EvalProgress progress) {
     return retrieval_json(
         RetrievalTask::passkey, config,
-        evaluate_retrieval(next, Asking::at_once, RetrievalTask::passkey, tokenizer(), config, 1, progress));
+        evaluate_retrieval(next, Asking::at_once, RetrievalTask::passkey, tokenizer(), config, 1, {alone()}, progress));
   };
   int64_t calls = 0;
   const NextTokens dying = [&](const at::Tensor& tokens, int64_t first) {
     if (++calls == 9) throw std::runtime_error("killed");
     return model(tokens, first);
   };
-  EvalProgress before(folder.path() / "r.partial", "key", 0);
-  EXPECT_THROW(run(dying, &before), std::runtime_error);
-  EvalProgress after(folder.path() / "r.partial", "key", 0);
+  const auto kept = [&] { return EvalProgress(folder.path() / "r.partial", "key", alone(), 0); };
+  EXPECT_THROW(run(dying, kept()), std::runtime_error);
   calls = -100;
-  EXPECT_EQ(run(dying, &after), run(model, nullptr));
+  EXPECT_EQ(run(dying, kept()), run(model, {}));
   EXPECT_EQ(calls, -100 + 4);  // eight of twelve prompts were answered
 }
 
 TEST(RetrievalReport, HasCountsAndIntervals) {
-  const auto results = evaluate_retrieval(copying_model(100000), Asking::at_once, RetrievalTask::passkey, tokenizer(),
-                                          config_of({150}, 20), 1000);
+  const auto results = ask_alone(copying_model(100000), Asking::at_once, RetrievalTask::passkey, tokenizer(),
+                                 config_of({150}, 20), 1000);
   nlohmann::json json = retrieval_json(RetrievalTask::passkey, config_of({150}, 20), results);
   EXPECT_EQ(json.at("results").at(0).at("exact_match"), 1.0);
   EXPECT_NEAR(json.at("results").at(0).at("ci95").at(0).get<double>(), 0.8389, 1e-4);

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "evaluate_alone.h"
 #include "util/error.h"
 #include "util/file.h"
 
@@ -51,7 +52,7 @@ at::Tensor score_pairs(const WindowBatch& batch) {
 
 TEST_F(ScoreFile, OneValueATokenWithNanWhereAWindowBegins) {
   const fs::path input = write_bin<uint16_t>("a.u16", {5, 6, 7, 8, 9, 10, 11, 12});
-  score_file(score_pairs, ScoreInput(input), {3, 1 << 20, 100}, folder_ / "out.f32");
+  score_file(score_pairs, ScoreInput(input), {3, 1 << 20, 100}, {alone()}, folder_ / "out.f32");
   const std::vector<float> values = scores(folder_ / "out.f32");
   ASSERT_EQ(values.size(), 8U);
   for (const size_t i : {0, 3, 6}) EXPECT_TRUE(std::isnan(values[i])) << i;
@@ -74,7 +75,7 @@ TEST_F(ScoreFile, ReadsFourByteTokensAndBatchesOfAnySize) {
       first.insert(first.end(), batch.first_token.begin(), batch.first_token.end());
       return score_pairs(batch);
     };
-    score_file(scorer, ScoreInput(input), {10, batch_tokens, 80000}, folder_ / "out.f32");
+    score_file(scorer, ScoreInput(input), {10, batch_tokens, 80000}, {alone()}, folder_ / "out.f32");
     results.push_back(scores(folder_ / "out.f32"));
     EXPECT_EQ(first, (std::vector<int64_t>{0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100}));
   }
@@ -92,9 +93,9 @@ TEST_F(ScoreFile, ReadsFourByteTokensAndBatchesOfAnySize) {
 
 TEST_F(ScoreFile, WindowsOfOneTokenAndAFileShorterThanAWindow) {
   const fs::path input = write_bin<uint16_t>("a.u16", {1, 2, 3});
-  score_file(score_pairs, ScoreInput(input), {1, 100, 100}, folder_ / "one.f32");
+  score_file(score_pairs, ScoreInput(input), {1, 100, 100}, {alone()}, folder_ / "one.f32");
   for (const float value : scores(folder_ / "one.f32")) EXPECT_TRUE(std::isnan(value));
-  score_file(score_pairs, ScoreInput(input), {50, 10, 100}, folder_ / "short.f32");
+  score_file(score_pairs, ScoreInput(input), {50, 10, 100}, {alone()}, folder_ / "short.f32");
   EXPECT_EQ(scores(folder_ / "short.f32")[2], -2003);
 }
 
@@ -140,7 +141,7 @@ TEST_F(ScoreFile, TokensBeyondTheVocabularyLeaveNoOutput) {
   const fs::path input = write_bin<uint16_t>("a.u16", {1, 2, 3, 4, 5, 100, 7});
   const std::string message = error_of(
       [&] {
-        score_file(score_pairs, ScoreInput(input), {2, 2, 100}, folder_ / "out.f32");
+        score_file(score_pairs, ScoreInput(input), {2, 2, 100}, {alone()}, folder_ / "out.f32");
       },
       ExitCode::input);
   EXPECT_TRUE(contains(message, "token 5 has id 100")) << message;
@@ -151,7 +152,11 @@ TEST_F(ScoreFile, TokensBeyondTheVocabularyLeaveNoOutput) {
 
 TEST_F(ScoreFile, AnEmptyWindowIsAUsageError) {
   const fs::path input = write_bin<uint16_t>("a.u16", {1, 2, 3});
-  error_of([&] { score_file(score_pairs, ScoreInput(input), {0, 2, 100}, folder_ / "out.f32"); }, ExitCode::usage);
+  error_of(
+      [&] {
+        score_file(score_pairs, ScoreInput(input), {0, 2, 100}, {alone()}, folder_ / "out.f32");
+      },
+      ExitCode::usage);
 }
 
 }  // namespace

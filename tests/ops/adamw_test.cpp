@@ -119,11 +119,11 @@ TEST(GradientNorm, IsTheNormOfAllNumbersAndClips) {
     at::manual_seed(2);
     const at::Tensor gradient = at::randn({c.count}).to(c.type), stop = at::zeros({}, at::kInt);
     const double expected = gradient.to(at::kDouble).norm().item<double>();
-    const GradientNorm found = gradient_norm(gradient, no_losses(), 0.5, stop);
+    const GradientNorm found = gradient_norm(sum_of_squares(gradient), no_losses(), 0.5, stop);
     EXPECT_NEAR(found.norm.item<double>() / expected, 1.0, 1e-6) << c.count;
     EXPECT_FLOAT_EQ(found.factor.item<float>(), static_cast<float>(0.5 / (expected + 1e-6)));
-    EXPECT_EQ(gradient_norm(gradient, no_losses(), 0, stop).factor.item<float>(), 1.0F);
-    EXPECT_EQ(gradient_norm(gradient, no_losses(), 2 * expected, stop).factor.item<float>(), 1.0F);
+    EXPECT_EQ(gradient_norm(sum_of_squares(gradient), no_losses(), 0, stop).factor.item<float>(), 1.0F);
+    EXPECT_EQ(gradient_norm(sum_of_squares(gradient), no_losses(), 2 * expected, stop).factor.item<float>(), 1.0F);
     EXPECT_EQ(stop.item<int>(), 0);
   }
 }
@@ -132,12 +132,13 @@ TEST(GradientNorm, StopsAtNonFiniteNumbersForGood) {
   const at::Tensor stop = at::zeros({}, at::kInt), good = at::ones({16});
   at::Tensor gradient = at::ones({16});
   gradient[9] = std::numeric_limits<float>::infinity();
-  EXPECT_FALSE(std::isfinite(gradient_norm(gradient, no_losses(), 1, stop).norm.item<double>()));
+  EXPECT_FALSE(std::isfinite(gradient_norm(sum_of_squares(gradient), no_losses(), 1, stop).norm.item<double>()));
   EXPECT_EQ(stop.item<int>(), 1);
-  gradient_norm(good, no_losses(), 1, stop);
+  gradient_norm(sum_of_squares(good), no_losses(), 1, stop);
   EXPECT_EQ(stop.item<int>(), 1);
   const at::Tensor other = at::zeros({}, at::kInt);
-  gradient_norm(good, at::tensor({1.0, std::numeric_limits<double>::quiet_NaN()}, at::kDouble), 1, other);
+  gradient_norm(sum_of_squares(good), at::tensor({1.0, std::numeric_limits<double>::quiet_NaN()}, at::kDouble), 1,
+                other);
   EXPECT_EQ(other.item<int>(), 1);
 }
 

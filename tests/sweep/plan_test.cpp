@@ -72,6 +72,15 @@ TEST_F(SweepPlanTest, SaysWhatIsWrongAndWhere) {
   EXPECT_EQ(error("grid: {attention.group_size: [4, 0]}\n").substr(0, 20), "point group_size=0: ");
 }
 
+TEST_F(SweepPlanTest, APointMayTakeSeveralGpus) {
+  EXPECT_EQ(plan("grid: {run.seed: [1]}\n").gpus_per_point, 1);
+  EXPECT_EQ(plan("gpus_per_point: 8\ngrid: {run.seed: [1]}\n").gpus_per_point, 8);
+  for (const char* wrong : {"0", "-1", "two", "1.5"}) {
+    EXPECT_EQ(error(str("gpus_per_point: ", wrong, "\ngrid: {run.seed: [1]}\n")),
+              str("sweep.yaml:3: gpus_per_point: must be a whole number, at least 1, got '", wrong, "'"));
+  }
+}
+
 TEST_F(SweepPlanTest, EvaluationsNeedWeightsAndTextAndTakeTheModelsFieldsAlong) {
   EXPECT_EQ(error("job: evil\ngrid: {run.seed: [1]}\n"), "sweep.yaml:3: job: must be train or eval, got 'evil'");
   EXPECT_EQ(error("job: eval\ngrid: {run.seed: [1]}\n"),

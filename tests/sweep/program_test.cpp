@@ -7,8 +7,8 @@
 #include <thread>
 
 #include "sweep/point_state.h"
-#include "sweep/process.h"
 #include "sweep_folder.h"
+#include "util/process.h"
 
 namespace dga {
 namespace {

@@ -3,6 +3,10 @@
 
 #include <sys/stat.h>
 
+#include <barrier>
+#include <set>
+#include <thread>
+
 #include "sweep/point_state.h"
 #include "sweep_folder.h"
 
@@ -90,6 +94,72 @@ TEST_F(SweepRunnerTest, EveryGpuHasOnePointAtATime) {
   EXPECT_NE(used.find("3\n"), std::string::npos);
   EXPECT_NE(used.find("GPU-abc\n"), std::string::npos);
   EXPECT_EQ(std::count(used.begin(), used.end(), '\n'), 5);
+}
+
+TEST_F(SweepRunnerTest, APointOnSeveralGpusIsLaunchedOnThem) {
+  const SweepPlan sweep = plan("gpus_per_point: 2\ngrid: {run.seed: [1, 2, 3]}\n");
+  const auto record = program(
+      "echo \"$CUDA_VISIBLE_DEVICES $@\" > words\nmkdir ../on$CUDA_VISIBLE_DEVICES || exit 9\n"
+      "sleep 0.1\nrmdir ../on$CUDA_VISIBLE_DEVICES\n");
+  EXPECT_EQ(run_sweep(sweep, {record, {"4", "5", "6", "7", "8"}}), ExitCode::ok);  // 8 stays free
+  std::set<std::string> gpus;
+  for (const SweepPoint& point : sweep.points) {
+    const std::string words = read_file(point.folder / "words");
+    gpus.insert(words.substr(0, words.find(' ')));
+    EXPECT_NE(words.find(str(" train ", (point.folder / "point.yaml").string(), " --gpus 2 --resume\n")),
+              std::string::npos)
+        << words;
+  }
+  EXPECT_EQ(gpus, (std::set<std::string>{"4,5", "6,7"}));
+  const SweepPlan again = plan("gpus_per_point: 2\ngrid: {run.seed: [4]}\n");
+  try {
+    run_sweep(again, {record, {"0"}});
+    ADD_FAILURE() << "ran on a GPU that is not there";
+  } catch (const Error& error) {
+    EXPECT_EQ(std::string(error.what()), "gpus_per_point: 2, but there are 1 GPUs here");
+  }
+}
+
+/// Several threads in the place of processes that run a sweep together.
+class Together {
+ public:
+  explicit Together(int64_t count) : barrier_(count) {}
+  SweepOptions options(const std::filesystem::path& program, const Share& share) {
+    return {program, {}, share, [this, share](const std::string&, const std::function<void()>& work) {
+              barrier_.arrive_and_wait();
+              if (share.index == 0) work();
+              barrier_.arrive_and_wait();
+            }};
+  }
+
+ private:
+  std::barrier<> barrier_;
+};
+
+TEST_F(SweepRunnerTest, SeveralProcessesShareThePoints) {
+  const SweepPlan sweep = plan("grid: {run.seed: [1, 2, 3, 4, 5, 6, 7]}\n");
+  const auto recording = program("echo $RANK $WORLD_SIZE > world\n[ $name != seed=4 ]\n");
+  for (int call = 1; call <= 2; ++call) {
+    Together together(3);
+    std::vector<ExitCode> codes(3);
+    {
+      std::vector<std::jthread> threads;
+      for (int64_t index = 0; index < 3; ++index) {
+        threads.emplace_back([&, index] {
+          codes[static_cast<size_t>(index)] = run_sweep(sweep, together.options(recording, {index, 3}));
+        });
+      }
+    }
+    // Point 3 (seed 4) is of process 0, which answers for all.
+    EXPECT_EQ(codes, (std::vector<ExitCode>{ExitCode::failure, ExitCode::ok, ExitCode::ok}));
+    for (size_t i = 0; i < 7; ++i) {
+      EXPECT_EQ(runs(sweep, i), i == 3 ? call : 1) << i;
+      EXPECT_EQ(read_file(sweep.points[i].folder / "world"), "0 1\n");
+    }
+    const std::string table = read_file(sweep.folder / "table.csv");
+    EXPECT_NE(table.find("seed=7,7,finished"), std::string::npos) << table;
+    EXPECT_NE(table.find("seed=4,4,failed"), std::string::npos) << table;
+  }
 }
 
 TEST_F(SweepRunnerTest, WithoutGpusPointsRunOneAfterAnotherAndSeeTheEnvironmentAsItIs) {

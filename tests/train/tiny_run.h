@@ -64,10 +64,11 @@ log: {level: warning}
     return load_run(config_file(), assignments(extra), RunUse::training);
   }
   /// A trainer in the run folder, continuing its newest checkpoint if there is one.
-  std::unique_ptr<Trainer> trainer(const std::vector<std::string>& extra = {}) const {
+  std::unique_ptr<Trainer> trainer(const std::vector<std::string>& extra = {}) const { return trainer(extra, *alone_); }
+  std::unique_ptr<Trainer> trainer(const std::vector<std::string>& extra, Communicator& ranks) const {
     const LoadedRun run = load(extra);
     std::filesystem::create_directories(run_folder());
-    return std::make_unique<Trainer>(run, assemble(run, find_checkpoint(run.config)));
+    return std::make_unique<Trainer>(run, assemble(run, find_checkpoint(run.config, ranks), ranks), ranks);
   }
 
   std::vector<nlohmann::json> metrics() const {
@@ -93,6 +94,7 @@ log: {level: warning}
   }
 
   testing::TempFolder folder_;
+  std::unique_ptr<Communicator> alone_ = make_single_communicator();
 };
 
 /// Copies of all weights.

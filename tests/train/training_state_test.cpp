@@ -60,7 +60,7 @@ TEST(MakeCheckpoint, CopiedSnapshotIsOfTheMomentItWasTaken) {
   AdamW optimizer(OptimizerConfig(), 1, select_trainable(model.parameters(), {"*"}), GradientSum::as_weights);
   HfExport description;
   description.config = model.config();
-  const CheckpointContent content = make_checkpoint(example(), model, description, optimizer, Snapshot::copied);
+  const CheckpointContent content = make_checkpoint(example(), model, description, optimizer, Snapshot::copied, {});
   const at::Tensor weight = model.parameters()[0].value, expected = weight.detach().clone();
   {
     const at::NoGradGuard no_grad;
@@ -68,7 +68,7 @@ TEST(MakeCheckpoint, CopiedSnapshotIsOfTheMomentItWasTaken) {
     optimizer.state().exp_avg.numbers.fill_(7);
     optimizer.state().exp_avg_sq.numbers.fill_(7);
   }
-  const std::filesystem::path folder = write_checkpoint(root.path(), content);
+  const std::filesystem::path folder = write_checkpoint(root.path(), content, *make_single_communicator(), "t");
   restore_tensors(folder, read_training_state(folder), model, optimizer);
   EXPECT_TRUE(at::equal(weight, expected));
   for (const FlatSlot& slot : optimizer.layout().slots) {

@@ -1,4 +1,4 @@
-#include "sweep/process.h"
+#include "util/process.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -24,8 +24,10 @@ constexpr int kCannotStart = 127;
   if (getppid() != parent) _exit(kCannotStart);  // it ended before the line above
   for (const std::string& entry : environment) putenv(const_cast<char*>(entry.c_str()));
   dup2(input, STDIN_FILENO);
-  dup2(output, STDOUT_FILENO);
-  dup2(output, STDERR_FILENO);
+  if (output >= 0) {
+    dup2(output, STDOUT_FILENO);
+    dup2(output, STDERR_FILENO);
+  }
   execv(words[0], words);
   _exit(kCannotStart);
 }
@@ -37,13 +39,13 @@ ChildProcess::ChildProcess(const std::vector<std::string>& words, const std::vec
   std::vector<char*> arguments;
   for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
-  const int sink = open(output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  DGA_CHECK(sink >= 0, "cannot write ", output.string());
+  const int sink = output.empty() ? -1 : open(output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  DGA_CHECK(sink >= 0 || output.empty(), "cannot write ", output.string());
   const int source = open("/dev/null", O_RDONLY | O_CLOEXEC);
   const pid_t parent = getpid();
   id_ = fork();
   if (id_ == 0) become(arguments.data(), environment, source, sink, parent);
-  close(sink);
+  if (sink >= 0) close(sink);
   close(source);
   DGA_CHECK(id_ > 0, "cannot start a process for ", words[0]);
 }

@@ -14,13 +14,14 @@ namespace dga {
 class ChildProcess {
  public:
   /// Starts words[0] with `environment` ("NAME=value") added to that of this process; stdout and stderr go to the end
-  /// of `output`, stdin is empty.
+  /// of `output`, or where those of this process go if it is empty; stdin is empty.
   ChildProcess(const std::vector<std::string>& words, const std::vector<std::string>& environment,
-               const std::filesystem::path& output);
+               const std::filesystem::path& output = {});
   ChildProcess(ChildProcess&& other) noexcept;
   ChildProcess& operator=(ChildProcess&&) = delete;
   ~ChildProcess();
 
+  pid_t id() const { return id_; }
   void send(int signal) const;
   /// The exit code once it has ended, or minus the number of the signal that ended it; does not wait.
   std::optional<int> exit_code();
