@@ -79,11 +79,11 @@ class GrowingShard : public TokenFile {
 
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;
-  std::unique_ptr<ShardWriter> writer_;   // until finished
+  std::unique_ptr<ShardWriter> writer_;      // until finished
   std::unique_ptr<ShardFollower> followed_;  // another process's, while and after it makes the shard
   size_t from_elsewhere_ = 0;                // documents of this one that are known from it
   size_t made_ = 0;                          // documents made here, the same ones first
-  std::shared_ptr<TokenShard> finished_;  // from then on
+  std::shared_ptr<TokenShard> finished_;     // from then on
   std::vector<TokenDocument> documents_;
   int64_t open_tokens_ = 0;  // of a document whose last piece has not come yet
   ShardProblems problems_;

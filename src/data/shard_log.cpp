@@ -30,7 +30,8 @@ uint64_t checksum_of(const TokenDocument& document, const ReadTokens& read) {
   uint64_t sum = hash_bits(std::as_bytes(std::span(&document, 1)));
   std::vector<int32_t> tokens(static_cast<size_t>(std::min(document.tokens, kStretchTokens)));
   for (int64_t done = 0; done < document.tokens; done += kStretchTokens) {
-    const std::span stretch = std::span(tokens).first(static_cast<size_t>(std::min(document.tokens - done, kStretchTokens)));
+    const std::span stretch =
+        std::span(tokens).first(static_cast<size_t>(std::min(document.tokens - done, kStretchTokens)));
     read(document.offset + done, stretch);
     sum = sum * 0x9E3779B97F4A7C15 + hash_bits(std::as_bytes(stretch));
   }

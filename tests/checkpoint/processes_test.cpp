@@ -101,8 +101,7 @@ TEST(CheckpointProcesses, KillingARankThatWritesLeavesThePreviousOne) {
   }
   EXPECT_EQ(entries(root.path()), (std::set<std::string>{"step-1", "step-3"}));
   EXPECT_EQ(newest_complete_checkpoint(root.path())->step, 3);
-  EXPECT_EQ(entries(root.path() / "step-1"),
-            (std::set<std::string>{"manifest.json", "piece-0", "piece-1", "piece-2"}));
+  EXPECT_EQ(entries(root.path() / "step-1"), (std::set<std::string>{"manifest.json", "piece-0", "piece-1", "piece-2"}));
 }
 
 }  // namespace
