@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "apps/apps.h"
+#include "apps/ranks.h"
 #include "bench/train_bench.h"
 #include "run/build_info.h"
 #include "util/file.h"
@@ -16,12 +17,18 @@ struct BenchTrainOptions {
   std::vector<std::string> assignments;
   TrainBenchOptions bench;
   std::string json;
+  int64_t gpus = 0;
 };
 
-ExitCode run_bench_train(const BenchTrainOptions& options) {
-  const LoadedRun run = load_run(options.config, options.assignments, RunUse::training);
+LoadedRun load_bench(const BenchTrainOptions& options) {
+  return load_run(options.config, options.assignments, RunUse::training);
+}
+
+ExitCode run_bench_train(const BenchTrainOptions& options, Communicator& ranks) {
+  const LoadedRun run = load_bench(options);
   log::set_level(run.config.log.level);
-  const TrainBenchResult result = bench_train(run, options.bench);
+  const TrainBenchResult result = bench_train(run, options.bench, ranks);
+  if (!ranks.is_first()) return ExitCode::ok;
   std::fputs(train_bench_text(result).c_str(), stdout);
   if (!options.json.empty()) write_file_atomic(options.json, train_bench_json(result, build_info().commit));
   return ExitCode::ok;
@@ -44,7 +51,15 @@ void add_bench_train(CLI::App& bench, AppContext& context) {
       "Prints tokens/s, MFU, the device's time by phase and peak memory beside what `dga config` predicts for the "
       "card. "
       "Without model.path the weights are random; the text is the config's own.");
-  app->callback([options, &context] { context.action = [options] { return run_bench_train(*options); }; });
+  add_gpus_option(*app, options->gpus);
+  app->callback([options, &context] {
+    context.action = [options, &context] {
+      RankedAction action;
+      action.device = [&] { return load_bench(*options).config.run.device; };
+      action.work = [&](Communicator& ranks) { return run_bench_train(*options, ranks); };
+      return run_on_ranks(context, options->gpus, action);
+    };
+  });
 }
 
 }  // namespace dga

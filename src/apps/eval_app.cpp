@@ -1,10 +1,12 @@
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "apps/apps.h"
+#include "apps/ranks.h"
 #include "checkpoint/reader.h"
 #include "dist/together.h"
 #include "eval/attention_label.h"
@@ -33,6 +35,7 @@ struct EvalAppOptions {
   std::string model;
   std::string output;
   std::vector<std::string> beside;
+  int64_t gpus = 0;
   std::vector<std::string> assignments;
 };
 
@@ -48,9 +51,13 @@ fs::path find_weights(const EvalAppOptions& options, const fs::path& config_file
   return config.model.path;
 }
 
+fs::path config_file_of(const EvalAppOptions& options) {
+  const fs::path given = options.config;
+  return fs::is_directory(given) ? given / "config.yaml" : given;
+}
+
 LoadedRun load_evaluation(const EvalAppOptions& options, Communicator& ranks) {
-  fs::path config_file = options.config;
-  if (fs::is_directory(config_file)) config_file /= "config.yaml";
+  const fs::path config_file = config_file_of(options);
   std::vector<std::string> assignments = model_folder_assignments(find_weights(options, config_file, ranks));
   assignments.insert(assignments.end(), options.assignments.begin(), options.assignments.end());
   LoadedRun run = load_run(config_file, assignments);
@@ -78,7 +85,7 @@ json evaluate(const LoadedRun& run, Communicator& ranks, EvalProgress& progress)
   const std::shared_ptr<const Tokenizer> tokenizer = load_run_tokenizer(config);
   const EvalText text = read_eval_text(config.eval, config.data, tokenizer);
   const std::vector<int32_t> token_bytes = tokenizer ? token_byte_table(*tokenizer) : std::vector<int32_t>{};
-  const Llama model = load_run_model(run);
+  const Llama model = load_run_model(run, ranks);
   json result =
       eval_json(evaluate_perplexity(model, config.attention, config.eval, text, token_bytes, ranks, progress));
   describe(run, model, tokenizer.get(), result);
@@ -95,7 +102,7 @@ json retrieve(const LoadedRun& run, RetrievalTask task, Communicator& ranks, Eva
   if (!tokenizer) fail(ExitCode::config, "data.tokenizer: prompts are text; name a sentencepiece model");
   RetrievalConfig retrieval = config.eval.retrieval;
   if (retrieval.lengths.empty()) retrieval.lengths = config.eval.context_lengths;
-  const Llama model = load_run_model(run);
+  const Llama model = load_run_model(run, ranks);
   const Asking asking = model.looks_ahead() ? Asking::token_by_token : Asking::at_once;
   const std::vector<RetrievalResult> results =
       evaluate_retrieval(model_next_tokens(model), asking, task, *tokenizer, retrieval, config.eval.batch_tokens,
@@ -158,6 +165,7 @@ ExitCode run_eval(const EvalAppOptions& options, Communicator& ranks) {
   if (task && !options.beside.empty()) fail(ExitCode::usage, "--beside takes results of perplexity; leave it out");
   const std::vector<json> beside = read_results(options.beside);
   const LoadedRun run = load_evaluation(options, ranks);
+  ranks.set_time_limit(std::chrono::seconds(run.config.parallel.timeout_seconds));
   const fs::path output = options.output.empty() ? default_output(run, options.task) : fs::path(options.output);
   run_on_first(ranks, "eval/folder", [&] {
     if (output.has_parent_path()) fs::create_directories(output.parent_path());
@@ -192,8 +200,15 @@ void add_eval_app(CLI::App& root, AppContext& context) {
       "An evaluation that is stopped goes on with the same command. Section eval of the config names text, protocol "
       "and lengths. The attention is the config's, or the one "
       "recorded in the model's folder. Results under the global rule are marked \"looks ahead\".");
-  app->callback(
-      [options, &context] { context.action = [options] { return run_eval(*options, *make_single_communicator()); }; });
+  add_gpus_option(*app, options->gpus);
+  app->callback([options, &context] {
+    context.action = [options, &context] {
+      RankedAction action;
+      action.device = [&] { return load_run(config_file_of(*options), options->assignments).config.run.device; };
+      action.work = [&](Communicator& ranks) { return run_eval(*options, ranks); };
+      return run_on_ranks(context, options->gpus, action);
+    };
+  });
 }
 
 }  // namespace dga

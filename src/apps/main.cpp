@@ -1,11 +1,13 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <string>
 
 #include "apps/apps.h"
 #include "run/build_info.h"
+#include "util/log.h"
 
 namespace dga {
 
@@ -22,7 +24,7 @@ void print_error(const std::string& message) {
   size_t begin = 0;
   while (begin < message.size()) {
     const size_t end = std::min(message.find('\n', begin), message.size());
-    std::fprintf(stderr, "error: %s\n", message.substr(begin, end - begin).c_str());
+    std::fprintf(stderr, "%serror: %s\n", log::line_prefix().c_str(), message.substr(begin, end - begin).c_str());
     begin = end + 1;
   }
 }
@@ -77,5 +79,8 @@ int main(int argc, char** argv) {
   } catch (const std::exception& e) {
     dga::print_error("internal: " + dga::first_line(e.what()));
   }
-  return static_cast<int>(code);
+  if (code == ExitCode::ok) return 0;
+  // Threads that hang in a collective of a failed run must not keep the process.
+  std::fflush(nullptr);
+  std::_Exit(static_cast<int>(code));
 }

@@ -1,8 +1,9 @@
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <filesystem>
 
 #include "apps/apps.h"
-#include "dist/communicator.h"
+#include "apps/ranks.h"
 #include "eval/run_model.h"
 #include "eval/score.h"
 #include "model/hf_config.h"
@@ -16,6 +17,7 @@ struct ScoreAppOptions {
   std::string input;
   std::string output;
   int64_t context = 0;
+  int64_t gpus = 0;
   std::vector<std::string> assignments;
 };
 
@@ -28,15 +30,20 @@ ScoreInput open_input(const ScoreAppOptions& options) {
   return ScoreInput(options.input, Tokenizer(tokenizer));
 }
 
-ExitCode run_score(const ScoreAppOptions& options, Communicator& ranks) {
-  if (options.context < 1) fail(ExitCode::usage, "--context must be at least 1 token, got ", options.context);
-  // fp32 on the CPU unless --set says otherwise.
+/// fp32 on the CPU unless --set says otherwise.
+LoadedRun load_scoring(const ScoreAppOptions& options) {
   std::vector<std::string> assignments = model_folder_assignments(options.model);
   assignments.emplace_back("run.device=cpu");
   assignments.insert(assignments.end(), options.assignments.begin(), options.assignments.end());
-  const LoadedRun run = load_run("", assignments);
+  return load_run("", assignments);
+}
+
+ExitCode run_score(const ScoreAppOptions& options, Communicator& ranks) {
+  if (options.context < 1) fail(ExitCode::usage, "--context must be at least 1 token, got ", options.context);
+  const LoadedRun run = load_scoring(options);
+  ranks.set_time_limit(std::chrono::seconds(run.config.parallel.timeout_seconds));
   const ScoreInput input = open_input(options);
-  const Llama model = load_run_model(run);
+  const Llama model = load_run_model(run, ranks);
   const ScoreOptions score{options.context, run.config.eval.batch_tokens, model.config().vocab_size};
   score_file(model_scorer(model), input, score, {ranks, model.device()}, options.output);
   log::info("scored ", input.size(), " tokens in windows of ", options.context, " into ", options.output,
@@ -64,8 +71,15 @@ void add_score_app(CLI::App& root, AppContext& context) {
   app->footer(
       "The attention is the one recorded in the folder unless --set attention.* changes it. fp32 on the CPU "
       "unless --set run.device or train.dtype says otherwise.");
-  app->callback(
-      [options, &context] { context.action = [options] { return run_score(*options, *make_single_communicator()); }; });
+  add_gpus_option(*app, options->gpus);
+  app->callback([options, &context] {
+    context.action = [options, &context] {
+      RankedAction action;
+      action.device = [&] { return load_scoring(*options).config.run.device; };
+      action.work = [&](Communicator& ranks) { return run_score(*options, ranks); };
+      return run_on_ranks(context, options->gpus, action);
+    };
+  });
 }
 
 }  // namespace dga

@@ -2,18 +2,24 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <sstream>
 
 #include "apps/apps.h"
+#include "apps/ranks.h"
+#include "dist/together.h"
 #include "sweep/runner.h"
 #include "sweep/table.h"
 #include "util/log.h"
 
 namespace dga {
 namespace {
+
+/// Processes that run a sweep together wait for each other's points, however long they train.
+constexpr auto kPatience = std::chrono::hours(24 * 365);
 
 struct SweepAppOptions {
   std::string file;
@@ -58,16 +64,35 @@ std::vector<std::string> choose_gpus(const std::string& text) {
   return chosen;
 }
 
-ExitCode run(const SweepAppOptions& options) {
+/// The GPUs of this process, where several of this host run the sweep.
+std::vector<std::string> own_gpus(const std::vector<std::string>& chosen, const Communicator& ranks) {
+  const Share share{ranks.local_rank(), ranks.local_world_size()};
+  std::vector<std::string> own;
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    if (share.has(static_cast<int64_t>(i))) own.push_back(chosen[i]);
+  }
+  return own;
+}
+
+ExitCode run(const SweepAppOptions& options, Communicator& ranks) {
+  ranks.set_time_limit(kPatience);
   const SweepPlan plan = read_sweep(options.file, options.assignments);
   if (options.list) {
-    std::fputs(sweep_table(plan).markdown().c_str(), stdout);
+    if (ranks.is_first()) std::fputs(sweep_table(plan).markdown().c_str(), stdout);
     return ExitCode::ok;
   }
   for (const SweepPoint& point : plan.points) {
     for (const std::string& warning : point.warnings) log::warning("point ", point.name, ": ", warning);
   }
-  const ExitCode code = run_sweep(plan, {std::filesystem::read_symlink("/proc/self/exe"), choose_gpus(options.gpus)});
+  SweepOptions sweep;
+  sweep.program = std::filesystem::read_symlink("/proc/self/exe");
+  sweep.gpus = own_gpus(choose_gpus(options.gpus), ranks);
+  sweep.share = {ranks.rank(), ranks.world_size()};
+  sweep.on_first = [&](const std::string& topic, const std::function<void()>& work) {
+    run_on_first(ranks, topic, work);
+  };
+  const ExitCode code = run_sweep(plan, sweep);
+  if (!ranks.is_first()) return code;
   std::fputs(sweep_table(plan).markdown().c_str(), stdout);
   log::info("written to ", plan.folder.string(), ": table.md, table.csv, report.html");
   return code;
@@ -86,7 +111,13 @@ void add_sweep_app(CLI::App& root, AppContext& context) {
   app->footer(
       "The same command again skips points that have finished and runs failed and interrupted ones, from their newest "
       "checkpoint. A failed point does not stop the others; the exit code is then 1.");
-  app->callback([options, &context] { context.action = [options] { return run(*options); }; });
+  app->callback([options, &context] {
+    context.action = [options, &context] {
+      RankedAction action;
+      action.work = [&](Communicator& ranks) { return run(*options, ranks); };
+      return run_on_ranks(context, 0, action);
+    };
+  });
 }
 
 }  // namespace dga

@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "apps/apps.h"
+#include "apps/ranks.h"
 #include "train/session.h"
 
 namespace dga {
@@ -11,6 +12,7 @@ struct TrainAppOptions {
   std::string config;
   std::vector<std::string> assignments;
   bool resume = false;
+  int64_t gpus = 0;
 };
 
 }  // namespace
@@ -22,14 +24,19 @@ void add_train_app(CLI::App& root, AppContext& context) {
   add_set_option(*app, options->assignments);
   app->add_flag("--resume", options->resume,
                 "go on from the newest complete checkpoint of the run folder, or start if there is none");
+  add_gpus_option(*app, options->gpus);
   app->footer(
       "SIGINT or SIGTERM ends the run after the step in progress, saved, with exit code 130 or 143; a second one "
       "ends it at once. A loss or gradient that is not finite ends it with exit code 5 before weights change.");
   app->callback([options, &context] {
     context.action = [options, &context] {
-      const LoadedRun run = load_run(options->config, options->assignments, RunUse::training);
-      const std::unique_ptr<Communicator> ranks = make_single_communicator();
-      return train(run, context.command_line, options->resume ? Start::resume : Start::fresh, *ranks);
+      const auto load = [&] { return load_run(options->config, options->assignments, RunUse::training); };
+      RankedAction action;
+      action.device = [&] { return load().config.run.device; };
+      action.work = [&](Communicator& ranks) {
+        return train(load(), context.command_line, options->resume ? Start::resume : Start::fresh, ranks);
+      };
+      return run_on_ranks(context, options->gpus, action);
     };
   });
 }

@@ -124,10 +124,10 @@ std::optional<double> TrainBenchResult::mfu() const {
   if (!peak_flops) return std::nullopt;
   double flops = 0;
   for (const StepRecord& record : records) flops += record.flops;
-  return flops / total_seconds(records) / *peak_flops;
+  return flops / total_seconds(records) / (*peak_flops * static_cast<double>(ranks));
 }
 
-TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options) {
+TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options, Communicator& ranks) {
   const Timer timer;
   const TemporaryRunFolder folder;
   RunConfig& config = run.config;
@@ -135,12 +135,13 @@ TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options) {
   config.eval.every_steps = 0;
   config.train.steps = options.warmup_steps + options.steps + (options.profile ? 1 : 0);
   config.schedule.warmup_steps = std::min(config.schedule.warmup_steps, config.train.steps);
-  const std::unique_ptr<Communicator> ranks = make_single_communicator();
-  Trainer trainer(run, assemble(run, std::nullopt, *ranks), *ranks);
+  agree(run, ranks);
+  Trainer trainer(run, assemble(run, std::nullopt, ranks), ranks);
 
   TrainBenchResult result;
   const at::Device device = trainer.model().device();
   result.card = device_name(device);
+  result.ranks = ranks.world_size();
   result.attention = attention_name(config.attention);
   result.config_hash = run.hash;
   result.context_length = config.data.context_length;
@@ -153,7 +154,7 @@ TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options) {
   result.records = run_steps(trainer, options.steps);
   result.memory_bytes = result.records.back().memory_bytes;
   const std::optional<DeviceRates> rates = device_rates(result.card);
-  if (rates && prediction_obstacle(config, run.model).empty()) {
+  if (rates && result.ranks == 1 && prediction_obstacle(config, run.model).empty()) {
     result.predicted_memory = predict_memory(config, run.model);
     result.predicted_time = predict_time(config, run.model, *rates);
   }
@@ -162,8 +163,9 @@ TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options) {
 }
 
 std::string train_bench_text(const TrainBenchResult& r) {
-  std::string text = str(r.card, ", ", r.parameters, " parameters, attention ", r.attention, ", ", r.global_batch_size,
-                         " x ", r.context_length, " tokens a step in micro-batches of ", r.micro_batch_size, "\n");
+  std::string text = str(r.ranks == 1 ? "" : str(r.ranks, " x "), r.card, ", ", r.parameters, " parameters, attention ",
+                         r.attention, ", ", r.global_batch_size, " x ", r.context_length,
+                         " tokens a step in micro-batches of ", r.micro_batch_size, "\n");
   text +=
       format("step %.4f s (median of %zu)  %.0f tokens/s", r.median_seconds(), r.records.size(), r.tokens_per_second());
   if (const std::optional<double> share = r.mfu()) text += format("  mfu %.1f %%", 100 * *share);
@@ -186,6 +188,7 @@ std::string train_bench_text(const TrainBenchResult& r) {
 
 std::string train_bench_json(const TrainBenchResult& r, const std::string& commit) {
   nlohmann::json json = {{"card", r.card},
+                         {"ranks", r.ranks},
                          {"commit", commit},
                          {"config_hash", r.config_hash},
                          {"parameters", r.parameters},

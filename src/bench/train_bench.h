@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bench/step_profile.h"
+#include "dist/communicator.h"
 #include "run/run_config.h"
 #include "train/prediction.h"
 #include "train/step_record.h"
@@ -21,6 +22,7 @@ struct TrainBenchOptions {
 /// Training steps of a config, measured.
 struct TrainBenchResult {
   std::string card, attention, config_hash;
+  int64_t ranks = 1;  // each on a card
   int64_t context_length = 0, global_batch_size = 0, micro_batch_size = 0, parameters = 0;
   std::vector<StepRecord> records;  // of the measured steps
   std::optional<double> peak_flops;
@@ -33,13 +35,13 @@ struct TrainBenchResult {
   double median_seconds() const;
   /// Tokens over the time of all measured steps.
   double tokens_per_second() const;
-  /// Share of the device's peak; nothing where that is not known or the training is not bf16.
+  /// Share of the peak of all ranks' devices; nothing where that is not known or the training is not bf16.
   std::optional<double> mfu() const;
 };
 
 /// Trains as the config says, the host a step behind the device as in a real run, and throws the result away: nothing
-/// is evaluated or saved, and the run folder is a temporary one.
-TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options);
+/// is evaluated or saved, and the run folder is a temporary one. All ranks call it; times are those of the rank itself.
+TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options, Communicator& ranks);
 
 /// A few lines of text, and a markdown table of the profile where there is one.
 std::string train_bench_text(const TrainBenchResult& result);

@@ -58,6 +58,8 @@ class Communicator {
   /// Throws what ended the run, if something has. To be called after the host has waited for the device and before it
   /// believes the numbers: a failure ends collectives on the device too, with whatever is in their results.
   virtual void check() const {}
+  /// Tells the other ranks that this one fails with `message`: they end with it.
+  virtual void report_failure(const std::string&) {}
 };
 
 /// A run of one process: nothing to wait for.

@@ -35,6 +35,7 @@ class RankCommunicator final : public Communicator {
   }
   void set_step(int64_t step) override { ranks_.set_step(step); }
   void check() const override { ranks_.check(); }
+  void report_failure(const std::string& message) override { ranks_.report_failure(message); }
 
  private:
   static void check_tensor(const at::Tensor& tensor) {

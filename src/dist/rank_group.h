@@ -53,17 +53,6 @@ class RankGroup {
   std::unique_ptr<RankWatch> watch_;
 };
 
-/// Calls `work`. What it throws is reported to the other ranks, and thrown on.
-template <class Work>
-auto report_failures(RankGroup& ranks, const Work& work) {
-  try {
-    return work();
-  } catch (const std::exception& e) {
-    ranks.report_failure(e.what());
-    throw;
-  }
-}
-
 /// The communicator of these ranks, for tensors of a GPU by NCCL and of the CPU by gloo; the first collective connects
 /// the ranks. `ranks` must outlive it.
 std::unique_ptr<Communicator> make_communicator(RankGroup& ranks);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <string>
 #include <vector>
@@ -16,5 +17,16 @@ std::vector<std::string> run_together(Communicator& ranks, const std::string& to
 
 /// The same for work of rank 0 alone, which the others wait for.
 void run_on_first(Communicator& ranks, const std::string& topic, const std::function<void()>& work);
+
+/// Calls `work`. What it throws is reported to the other ranks, so that they end too, and thrown on.
+template <class Work>
+auto report_failures(Communicator& ranks, const Work& work) {
+  try {
+    return work();
+  } catch (const std::exception& e) {
+    ranks.report_failure(e.what());
+    throw;
+  }
+}
 
 }  // namespace dga

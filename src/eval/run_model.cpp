@@ -1,13 +1,12 @@
 #include "eval/run_model.h"
 
-#include <ATen/Parallel.h>
-
 #include <nlohmann/json.hpp>
 
 #include "model/hf_config.h"
 #include "model/weights_io.h"
 #include "tensor/device.h"
 #include "tensor/dtype.h"
+#include "tensor/parallel.h"
 #include "util/error.h"
 #include "util/file.h"
 #include "util/hash.h"
@@ -51,13 +50,15 @@ std::vector<std::string> model_folder_assignments(const std::filesystem::path& f
   return assignments;
 }
 
-Llama load_run_model(const LoadedRun& run) {
+Llama load_run_model(const LoadedRun& run) { return load_run_model(run, *make_single_communicator()); }
+
+Llama load_run_model(const LoadedRun& run, const Communicator& ranks) {
   const RunConfig& config = run.config;
   if (config.model.path.empty()) fail(ExitCode::config, "model.path: name a Hugging Face folder to take weights from");
-  if (config.parallel.threads > 0) at::set_num_threads(static_cast<int>(config.parallel.threads));
+  set_math_threads(config.parallel.threads, ranks.local_world_size());
   return Llama::load(config.model.path, run.model, config.attention, static_cast<uint64_t>(config.run.seed),
                      dtype_of_name(config::name_of(config.train.dtype)),
-                     select_device(config::name_of(config.run.device)));
+                     select_device(config::name_of(config.run.device), ranks.local_rank()));
 }
 
 std::shared_ptr<const Tokenizer> load_run_tokenizer(const RunConfig& config) {

@@ -9,8 +9,13 @@
 
 namespace dga {
 
-/// Device, model and the rank's loader of a run, and threads and determinism of the process as the config says.
-TrainerParts assemble(const LoadedRun& run, std::optional<CheckpointFolder> resume_from, const Communicator& ranks);
+/// Checks, before anything is made, that the ranks can train together: that the batch divides among them, and that they
+/// have the same config, data and build. Throws a config error on all of them.
+void agree(const LoadedRun& run, Communicator& ranks);
+
+/// Device, the rank's loader and the model of a run, and threads and determinism of the process as the config says.
+/// Connects the ranks.
+TrainerParts assemble(const LoadedRun& run, std::optional<CheckpointFolder> resume_from, Communicator& ranks);
 
 /// The newest complete checkpoint of the run folder, leftovers cleaned up; nothing where none was saved yet. The ranks
 /// call it together and get the same. Throws an input error where there are some and none is complete, or where the

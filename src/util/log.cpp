@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <iostream>
 #include <mutex>
 
@@ -36,6 +37,7 @@ std::shared_ptr<spdlog::logger> logger() {
   return instance;
 }
 
+std::string prefix;  // set before other threads log
 std::mutex status_mutex;
 bool status_shown = false;
 
@@ -47,7 +49,17 @@ void clear_status() {
 
 }  // namespace
 
-void set_level(Level level) { logger()->set_level(to_spdlog(level)); }
+void set_level(Level level) {
+  const Level least = prefix.empty() ? Level::debug : Level::warning;
+  logger()->set_level(to_spdlog(std::max(level, least)));
+}
+
+void set_rank(int64_t rank) {
+  prefix = rank == 0 ? "" : str("rank ", rank, ": ");
+  set_level(Level::info);
+}
+
+const std::string& line_prefix() { return prefix; }
 
 void add_file(const std::filesystem::path& path) {
   try {
@@ -62,12 +74,12 @@ void add_file(const std::filesystem::path& path) {
 void write(Level level, const std::string& message) {
   const std::lock_guard lock(status_mutex);
   clear_status();
-  logger()->log(to_spdlog(level), "{}", message);
+  logger()->log(to_spdlog(level), "{}{}", prefix, message);
 }
 
 void show_status(const std::string& text) {
   static const bool terminal = isatty(STDERR_FILENO) == 1;
-  if (!terminal) return;
+  if (!terminal || !prefix.empty()) return;
   const std::lock_guard lock(status_mutex);
   std::cerr << "\r\033[K" << text << std::flush;
   status_shown = !text.empty();

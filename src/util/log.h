@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
@@ -11,10 +12,15 @@ namespace dga::log {
 enum class Level { debug, info, warning, error };
 
 void set_level(Level level);
+/// Of the processes of a run this is number `rank`: all but 0 show warnings and errors alone, after line_prefix().
+void set_rank(int64_t rank);
+/// "rank N: " in processes of a run other than the first; else empty.
+const std::string& line_prefix();
 /// Appends all further lines to `path` as well, with time stamps.
 void add_file(const std::filesystem::path& path);
 void write(Level level, const std::string& message);
-/// Shows `text` as the last line of the terminal, replaced by the next call; nothing where stderr is no terminal.
+/// Shows `text` as the last line of the terminal, replaced by the next call; nothing where stderr is no terminal or
+/// another process of the run shows it.
 void show_status(const std::string& text);
 
 template <class... T>

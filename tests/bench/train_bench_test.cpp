@@ -12,7 +12,8 @@ namespace {
 TEST(TrainBench, MeasuresStepsOfAConfigAndLeavesNothingBehind) {
   const TinyRun tiny;
   const LoadedRun run = tiny.load({"train.global_batch_size=4", "train.micro_batch_size=2"});
-  const TrainBenchResult result = bench_train(run, {.steps = 5, .warmup_steps = 2, .profile = false});
+  const TrainBenchResult result =
+      bench_train(run, {.steps = 5, .warmup_steps = 2, .profile = false}, *make_single_communicator());
   ASSERT_EQ(result.records.size(), 5U);
   EXPECT_EQ(result.records.front().step, 3);
   EXPECT_LT(result.records.back().loss, result.records.front().loss);

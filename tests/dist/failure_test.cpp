@@ -9,6 +9,7 @@
 
 #include "dist/rank_group.h"
 #include "dist/ranks.h"
+#include "dist/together.h"
 #include "util/error.h"
 
 namespace dga {
@@ -19,6 +20,7 @@ using std::chrono::seconds;
 using testing::Ranks;
 using testing::RankScenario;
 
+constexpr int64_t kSteps = 1 << 30;
 constexpr auto kStepTime = milliseconds(20);
 /// All ranks must have ended by then, as the program promises.
 constexpr double kPromisedSeconds = 60;
@@ -34,14 +36,17 @@ WatchTimes test_times() {
 
 /// A run that reduces a number at each step and says so; `at_step` may do something else.
 template <class AtStep>
-void run_steps(const LaunchEnvironment& place, int64_t steps, const AtStep& at_step) {
+void run_steps(const LaunchEnvironment& place, c10::Device device, const AtStep& at_step) {
   RankGroup ranks(place, test_times());
-  report_failures(ranks, [&] {
-    const auto communicator = make_communicator(ranks);
-    for (int64_t step = 1; step <= steps; ++step) {
+  const auto communicator = make_communicator(ranks);
+  report_failures(*communicator, [&] {
+    for (int64_t step = 1; step <= kSteps; ++step) {
       at_step(ranks, step);
-      at::Tensor number = at::ones({1});
+      const at::Tensor number = at::ones({1}, device);
       communicator->all_reduce(number, Reduction::sum)->wait();
+      const float sum = number.item<float>();
+      communicator->check();
+      testing::require(sum == static_cast<float>(place.world_size), "a wrong sum");
       communicator->set_step(step);
       std::printf("step %d\n", static_cast<int>(step));
       std::this_thread::sleep_for(kStepTime);
@@ -50,24 +55,41 @@ void run_steps(const LaunchEnvironment& place, int64_t steps, const AtStep& at_s
 }
 
 const RankScenario kEndless("endless", [](const LaunchEnvironment& place) {
-  run_steps(place, 1 << 30, [](RankGroup&, int64_t) {});
+  run_steps(place, at::kCPU, [](RankGroup&, int64_t) {});
+});
+
+const RankScenario kEndlessOnGpus("endless_on_gpus", [](const LaunchEnvironment& place) {
+  run_steps(place, testing::gpu_of(place), [](RankGroup&, int64_t) {});
+});
+
+const RankScenario kThrowsOnGpus("throws_on_gpus", [](const LaunchEnvironment& place) {
+  run_steps(place, testing::gpu_of(place), [&](RankGroup&, int64_t step) {
+    if (place.rank == 1 && step == 4) fail(ExitCode::input, "shard.bin: the disk is on fire");
+  });
+});
+
+const RankScenario kStopsCallingOnGpus("stops_calling_on_gpus", [](const LaunchEnvironment& place) {
+  run_steps(place, testing::gpu_of(place), [&](RankGroup& ranks, int64_t step) {
+    ranks.set_limit(seconds(5));
+    if (place.rank == 1 && step == 4) std::this_thread::sleep_for(seconds(100));
+  });
 });
 
 const RankScenario kThrows("throws", [](const LaunchEnvironment& place) {
-  run_steps(place, 1 << 30, [&](RankGroup&, int64_t step) {
+  run_steps(place, at::kCPU, [&](RankGroup&, int64_t step) {
     if (place.rank == 1 && step == 4) fail(ExitCode::input, "shard.bin: the disk is on fire");
   });
 });
 
 const RankScenario kStopsCalling("stops_calling", [](const LaunchEnvironment& place) {
-  run_steps(place, 1 << 30, [&](RankGroup& ranks, int64_t step) {
+  run_steps(place, at::kCPU, [&](RankGroup& ranks, int64_t step) {
     ranks.set_limit(seconds(3));
     if (place.rank == 1 && step == 4) std::this_thread::sleep_for(seconds(100));
   });
 });
 
 const RankScenario kLacksExchange("lacks_exchange", [](const LaunchEnvironment& place) {
-  run_steps(place, 1 << 30, [&](RankGroup& ranks, int64_t step) {
+  run_steps(place, at::kCPU, [&](RankGroup& ranks, int64_t step) {
     ranks.set_limit(seconds(3));
     if (step == 4 && place.rank != 1) ranks.exchange("files", "mine");
     if (step == 4 && place.rank == 1) std::this_thread::sleep_for(seconds(100));
@@ -75,14 +97,16 @@ const RankScenario kLacksExchange("lacks_exchange", [](const LaunchEnvironment& 
 });
 
 const RankScenario kUnevenEnds("uneven_ends", [](const LaunchEnvironment& place) {
-  run_steps(place, 3, [](RankGroup&, int64_t) {});
-  std::this_thread::sleep_for(milliseconds(1500) * (place.rank == 1 ? 1 : 0));
+  RankGroup ranks(place, test_times());
+  const auto communicator = make_communicator(ranks);
+  for (int step = 0; step < 3; ++step) communicator->all_reduce(at::ones({1}), Reduction::sum)->wait();
+  if (place.rank == 1) std::this_thread::sleep_for(milliseconds(1500));
 });
 
 /// The last rank leaves long after the first two, while its signs of life still come.
 const RankScenario kLateEnd("late_end", [](const LaunchEnvironment& place) {
   RankGroup ranks(place, test_times());
-  std::this_thread::sleep_for(place.rank == 2 ? seconds(5) : seconds(0));
+  std::this_thread::sleep_for(place.rank == 2 ? milliseconds(2500) : milliseconds(0));
 });
 
 const RankScenario kMeets("meets", [](const LaunchEnvironment& place) {
@@ -116,25 +140,20 @@ void expect_failure(Ranks& ranks, int64_t failed, const std::vector<std::string>
   }
 }
 
-class Failure : public ::testing::TestWithParam<int64_t> {};
-
-TEST_P(Failure, AKilledRankIsNamed) {
-  Ranks ranks("endless", 3);
-  ranks.wait_for(GetParam(), "step 20\n");
-  ranks.send(GetParam(), SIGKILL);
-  expect_failure(ranks, GetParam(), {str("rank ", GetParam(), " ("), "is gone", " step "});
+/// Sends the signal to rank 0 of one run and to rank 1 of another, once they train.
+void expect_gone(int signal) {
+  Ranks runs[] = {{"endless", 3}, {"endless", 3}};
+  for (const int64_t rank : {0, 1}) {
+    runs[rank].wait_for(rank, "step 20\n");
+    runs[rank].send(rank, signal);
+  }
+  for (const int64_t rank : {0, 1}) expect_failure(runs[rank], rank, {str("rank ", rank, " ("), "is gone", " step "});
 }
 
-TEST_P(Failure, AStoppedRankCountsAsGone) {
-  Ranks ranks("endless", 3);
-  ranks.wait_for(GetParam(), "step 20\n");
-  ranks.send(GetParam(), SIGSTOP);
-  expect_failure(ranks, GetParam(), {str("rank ", GetParam(), " ("), "is gone", " step "});
-}
+TEST(Failure, AKilledRankIsNamed) { expect_gone(SIGKILL); }
+TEST(Failure, AStoppedRankCountsAsGone) { expect_gone(SIGSTOP); }
 
-INSTANTIATE_TEST_SUITE_P(Ranks, Failure, ::testing::Values(0, 1));
-
-TEST(FailureText, AnErrorOfOneRankEndsAllWithIt) {
+TEST(Failure, AnErrorOfOneRankEndsAllWithIt) {
   Ranks ranks("throws", 3);
   auto results = ranks.finish();
   EXPECT_EQ(results[1].code, static_cast<int>(ExitCode::input));
@@ -147,24 +166,21 @@ TEST(FailureText, AnErrorOfOneRankEndsAllWithIt) {
   }
 }
 
-TEST(FailureText, ARankThatStopsCallingIsNamedAfterTheTimeLimit) {
-  Ranks ranks("stops_calling", 3);
-  expect_failure(ranks, -1, {"for all_reduce, collective 4", "behind: rank 1 (", ") is at step 3 with 3 begun"});
+TEST(Failure, ALateRankIsNamedAfterTheTimeLimit) {
+  Ranks collective("stops_calling", 3), exchange("lacks_exchange", 3);
+  expect_failure(collective, -1, {"for all_reduce, collective 4", "behind: rank 1 (", ") is at step 3 with 3 begun"});
+  expect_failure(exchange, -1, {"exchange \"files\" at step 3", "missing: rank 1 ("});
 }
 
-TEST(FailureText, ARankThatLacksInAnExchangeIsNamedAfterTheTimeLimit) {
-  Ranks ranks("lacks_exchange", 3);
-  expect_failure(ranks, -1, {"exchange \"files\" at step 3", "missing: rank 1 ("});
-}
-
-TEST(FailureText, ARankThatNeverComesIsNamed) {
+TEST(Failure, ARankThatNeverComesIsNamed) {
+  Ranks runs[] = {{"meets", 3, 1}, {"meets", 3, 2}};
   for (const int64_t absent : {1, 2}) {
-    Ranks ranks("meets", 3, absent);
-    expect_failure(ranks, -1, {"of 3 ranks these have not come to 127.0.0.1:", str("within 2 s: ", absent, ";")});
+    expect_failure(runs[absent - 1], -1,
+                   {"of 3 ranks these have not come to 127.0.0.1:", str("within 2 s: ", absent, ";")});
   }
 }
 
-TEST(FailureText, NobodyAtTheAddress) {
+TEST(Failure, NobodyAtTheAddress) {
   Ranks ranks("meets", 2, 0);
   const auto result = ranks.finish().at(1);
   EXPECT_EQ(result.code, static_cast<int>(ExitCode::config));
@@ -173,16 +189,49 @@ TEST(FailureText, NobodyAtTheAddress) {
   EXPECT_EQ(result.text.find('\n'), result.text.size() - 1) << result.text;
 }
 
-TEST(FailureText, RanksThatCannotBelongTogether) {
-  Ranks sizes("wrong_size", 2);
+TEST(Failure, RanksThatCannotBelongTogether) {
+  Ranks sizes("wrong_size", 2), twice("same_rank", 3);
   expect_failure(sizes, -1, {"different world sizes: rank "});
-  Ranks twice("same_rank", 3);
   expect_failure(twice, -1, {"two processes have come as the same rank: rank 1 ("});
 }
 
-TEST(FailureText, RanksMayEndAtDifferentTimes) {
-  testing::expect_success("uneven_ends", 3);
-  testing::expect_success("late_end", 3);
+TEST(Failure, RanksMayEndAtDifferentTimes) {
+  Ranks runs[] = {{"uneven_ends", 3}, {"late_end", 3}};
+  for (Ranks& run : runs) {
+    for (const auto& [rank, result] : run.finish()) EXPECT_EQ(result.code, 0) << "rank " << rank << ": " << result.text;
+  }
+}
+
+class FailureGpu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (const std::string reason = testing::lack_of_gpus(2); !reason.empty()) GTEST_SKIP() << reason;
+  }
+};
+
+/// A kernel of NCCL that waits for a rank that is gone must end too.
+TEST_F(FailureGpu, AKilledOrStoppedRankIsNamed) {
+  for (const int signal : {SIGKILL, SIGSTOP}) {
+    for (const int64_t rank : {0, 1}) {
+      Ranks ranks("endless_on_gpus", 2);
+      ranks.wait_for(rank, "step 20\n");
+      ranks.send(rank, signal);
+      expect_failure(ranks, rank, {str("rank ", rank, " ("), "is gone", " step "});
+    }
+  }
+}
+
+TEST_F(FailureGpu, AnErrorOfOneRankEndsAllWithIt) {
+  auto results = Ranks("throws_on_gpus", 2).finish();
+  EXPECT_EQ(results[1].code, static_cast<int>(ExitCode::input)) << results[1].text;
+  EXPECT_EQ(results[0].code, static_cast<int>(ExitCode::rank)) << results[0].text;
+  EXPECT_NE(results[0].text.find(") failed at step 3: shard.bin: the disk is on fire\n"), std::string::npos)
+      << results[0].text;
+}
+
+TEST_F(FailureGpu, ALateRankIsNamedAfterTheTimeLimit) {
+  Ranks ranks("stops_calling_on_gpus", 2);
+  expect_failure(ranks, -1, {"for all_reduce, collective 4", "behind: rank 1 (", ") is at step 3 with 3 begun"});
 }
 
 }  // namespace

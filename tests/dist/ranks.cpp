@@ -1,6 +1,8 @@
 #include "dist/ranks.h"
 
+#include <ATen/Context.h>
 #include <arpa/inet.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -118,6 +120,17 @@ int64_t free_port() {
   getsockname(id, reinterpret_cast<sockaddr*>(&address), &size);
   close(id);
   return ntohs(address.sin_port);
+}
+
+c10::Device gpu_of(const LaunchEnvironment& place) {
+  const c10::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(place.local_rank));
+  c10::impl::VirtualGuardImpl(c10::kCUDA).setDevice(device);
+  return device;
+}
+
+std::string lack_of_gpus(int64_t needed) {
+  const int64_t present = at::hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
+  return present >= needed ? "" : str("needs ", needed, " GPUs, there are ", present);
 }
 
 void require(bool condition, const std::string& what) {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <map>
 #include <string>
 
@@ -51,6 +53,12 @@ void expect_success(const std::string& scenario, int64_t world_size);
 
 /// A port of this host that nothing listens at.
 int64_t free_port();
+
+/// The GPU of a rank.
+c10::Device gpu_of(const LaunchEnvironment& place);
+
+/// Why a test that needs so many GPUs is skipped; empty where they are there.
+std::string lack_of_gpus(int64_t needed);
 
 /// For scenarios: throws where `condition` does not hold.
 void require(bool condition, const std::string& what);
