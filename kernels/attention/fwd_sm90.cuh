@@ -102,19 +102,36 @@ struct RowState {
   float sum[2] = {0, 0};  // of this thread's columns only; reduced over the four threads of a row at the end
 };
 
+/// The bias of the columns a thread holds. Most of it is loaded while the scores are computed: the loads take long
+/// beside the products, which read shared memory too. There are no registers for the rest.
+struct ColumnBias {
+  static constexpr int kEarly = 12;
+  float2 pairs[16];
+
+  template <int kFirst, int kEnd>
+  __device__ __forceinline__ void load(const float* bias) {
+#pragma unroll
+    for (int i = kFirst; i < kEnd; ++i) {
+      pairs[i] = *reinterpret_cast<const float2*>(bias + 8 * i + 2 * (threadIdx.x % 4));
+    }
+  }
+  __device__ __forceinline__ void load_early(const float* bias) { load<0, kEarly>(bias); }
+  __device__ __forceinline__ void load_rest(const float* bias) { load<kEarly, 16>(bias); }
+};
+
 template <bool kBias>
 __device__ __forceinline__ void adjust_scores(float (&scores)[64], const KeyTile& tile, const RowBounds (&rows)[2],
-                                              const float* bias, float inverse_scale_log2) {
+                                              ColumnBias& column_bias, const float* bias, float inverse_scale_log2) {
   const int column = 2 * (threadIdx.x % 4);
   if (kBias && tile.compact) {
+    column_bias.load_rest(bias);
     // Scores are multiplied by the scale inside the exponential, so the bias is divided by it here.
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
-      const float2 pair = *reinterpret_cast<const float2*>(bias + 8 * i + column);
-      scores[4 * i] += pair.x * inverse_scale_log2;
-      scores[4 * i + 1] += pair.y * inverse_scale_log2;
-      scores[4 * i + 2] += pair.x * inverse_scale_log2;
-      scores[4 * i + 3] += pair.y * inverse_scale_log2;
+      scores[4 * i] += column_bias.pairs[i].x * inverse_scale_log2;
+      scores[4 * i + 1] += column_bias.pairs[i].y * inverse_scale_log2;
+      scores[4 * i + 2] += column_bias.pairs[i].x * inverse_scale_log2;
+      scores[4 * i + 3] += column_bias.pairs[i].y * inverse_scale_log2;
     }
   }
   if (tile.full) return;
@@ -209,9 +226,11 @@ __device__ __forceinline__ void consume(const ForwardArgs& args, ForwardShared<k
   sm90::barrier_wait(&shared.key_full[0], 0);
   sm90::wgmma_fence();
   issue_scores(0);
+  ColumnBias column_bias;
+  if (kBias && tiles[0].compact) column_bias.load_early(shared.bias[0]);
   sm90::wgmma_wait<0>();
   sm90::fence_registers(scores);
-  adjust_scores<kBias>(scores, tiles[0], rows, shared.bias[0], inverse_scale_log2);
+  adjust_scores<kBias>(scores, tiles[0], rows, column_bias, shared.bias[0], inverse_scale_log2);
   if (thread == 0) sm90::barrier_arrive(&shared.key_empty[0]);
   softmax_tile(scores, state, correction, args.scale_log2);
   pack_probabilities();
@@ -230,11 +249,12 @@ __device__ __forceinline__ void consume(const ForwardArgs& args, ForwardShared<k
     sm90::barrier_wait(&shared.value_full[previous], (i - 1) / Tile::kStages & 1);
     issue_output(previous, true);
     sm90::named_barrier_arrive(2 - consumer, 256);
+    const KeyTile tile = tiles[i];
+    if (kBias && tile.compact) column_bias.load_early(shared.bias[stage]);
     sm90::wgmma_wait<1>();
     sm90::fence_registers(scores);
-    const KeyTile tile = tiles[i];
     if (!tile.full || (kBias && tile.compact)) {
-      adjust_scores<kBias>(scores, tile, rows, shared.bias[stage], inverse_scale_log2);
+      adjust_scores<kBias>(scores, tile, rows, column_bias, shared.bias[stage], inverse_scale_log2);
     }
     if (thread == 0) sm90::barrier_arrive(&shared.key_empty[stage]);
     softmax_tile(scores, state, correction, args.scale_log2);
