@@ -44,6 +44,11 @@ struct ForwardArgs {
   float scale_log2;  // scale * log2(e)
 };
 
+/// How many threads of a consumer warpgroup say that they need a key tile no longer. The product that reads the keys is
+/// the warpgroup's, so one is enough; the bias each warp reads for itself.
+template <bool kBias>
+constexpr int kKeyReaders = kBias ? 4 : 1;
+
 struct BlockWork {
   int tile, head, kv_head, batch;
 };
@@ -231,7 +236,7 @@ __device__ __forceinline__ void consume(const ForwardArgs& args, ForwardShared<k
   sm90::wgmma_wait<0>();
   sm90::fence_registers(scores);
   adjust_scores<kBias>(scores, tiles[0], rows, column_bias, shared.bias[0], inverse_scale_log2);
-  if (thread == 0) sm90::barrier_arrive(&shared.key_empty[0]);
+  if (thread % (128 / kKeyReaders<kBias>) == 0) sm90::barrier_arrive(&shared.key_empty[0]);
   softmax_tile(scores, state, correction, args.scale_log2);
   pack_probabilities();
 #pragma unroll
@@ -256,7 +261,7 @@ __device__ __forceinline__ void consume(const ForwardArgs& args, ForwardShared<k
     if (!tile.full || (kBias && tile.compact)) {
       adjust_scores<kBias>(scores, tile, rows, column_bias, shared.bias[stage], inverse_scale_log2);
     }
-    if (thread == 0) sm90::barrier_arrive(&shared.key_empty[stage]);
+    if (thread % (128 / kKeyReaders<kBias>) == 0) sm90::barrier_arrive(&shared.key_empty[stage]);
     softmax_tile(scores, state, correction, args.scale_log2);
     sm90::wgmma_wait<0>();
     sm90::fence_registers(output);
@@ -324,7 +329,7 @@ __global__ void __launch_bounds__(ForwardTile<kHeadDim>::kThreads, 1)
     for (int stage = 0; stage < Tile::kStages; ++stage) {
       sm90::barrier_init(&shared.key_full[stage], 1);
       sm90::barrier_init(&shared.value_full[stage], 1);
-      sm90::barrier_init(&shared.key_empty[stage], Tile::kConsumers);
+      sm90::barrier_init(&shared.key_empty[stage], Tile::kConsumers * kKeyReaders<kBias>);
       sm90::barrier_init(&shared.value_empty[stage], Tile::kConsumers);
     }
     sm90::barrier_init_fence();
