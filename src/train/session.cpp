@@ -53,16 +53,6 @@ std::unique_ptr<Loader> make_loader(const LoadedRun& run, const std::shared_ptr<
   return std::make_unique<Loader>(run.config.data, tokenizer, options);
 }
 
-/// Every rank gets the same number of whole micro-batches.
-void check_batch(const TrainConfig& train, int64_t ranks) {
-  const int64_t unit = ranks * train.micro_batch_size, rows = train.global_batch_size;
-  if (rows % unit == 0) return;
-  const int64_t below = rows / unit * unit;
-  fail(ExitCode::config, "train.global_batch_size: is ", rows, "; ", ranks, " ranks with train.micro_batch_size ",
-       train.micro_batch_size, " need a multiple of ", unit, ", such as ", below == 0 ? "" : str(below, " or "),
-       below + unit);
-}
-
 /// The first collective connects the ranks, which may fail: better here than in a step.
 void connect(Communicator& ranks, at::Device device) {
   if (ranks.world_size() > 1) ranks.all_reduce(at::zeros({1}, device), Reduction::sum)->wait();
@@ -85,6 +75,15 @@ void log_start(const LoadedRun& run, const Trainer& trainer, const Communicator&
 }
 
 }  // namespace
+
+void check_batch(const TrainConfig& train, int64_t ranks) {
+  const int64_t unit = ranks * train.micro_batch_size, rows = train.global_batch_size;
+  if (rows % unit == 0) return;
+  const int64_t below = rows / unit * unit;
+  fail(ExitCode::config, "train.global_batch_size: is ", rows, "; ", ranks, " ranks with train.micro_batch_size ",
+       train.micro_batch_size, " need a multiple of ", unit, ", such as ", below == 0 ? "" : str(below, " or "),
+       below + unit);
+}
 
 std::optional<CheckpointFolder> find_checkpoint(const RunConfig& config, Communicator& ranks) {
   const fs::path root = config.run.path() / "checkpoints";
