@@ -29,7 +29,7 @@ class SharedWork : public RanksProgram {
         "[{name: held, format: u16, separator: 0, paths: " + (folder_.path() / "tokens.u16").string() + "}]";
     start_program(count, {"eval", (folder_.path() / "run.yaml").string(), "--model", model(), "--output", name},
                   {"eval.sources=" + source, "eval.context_lengths=[16, 32, 61]", "eval.stride=2",
-                   "eval.max_tokens=4000", "eval.batch_tokens=100", "eval.bos=false", "eval.eos=false"});
+                   "eval.max_tokens=2000", "eval.batch_tokens=100", "eval.bos=false", "eval.eos=false"});
   }
   static json result(const std::string& name) {
     json found = json::parse(read_file(name));
