@@ -38,7 +38,7 @@ void launch(const ForwardParams& params, cudaStream_t stream) {
   args.heads_per_section = heads_per_section(shape.batch * shape.heads, group, bytes_per_head);
   args.scale_log2 = params.inputs.scale * 1.4426950408889634f;
 
-  const int shared_bytes = static_cast<int>(sizeof(ForwardShared<kHeadDim>)) + 1024;
+  const int shared_bytes = static_cast<int>(sizeof(ForwardShared<kHeadDim>));
   const auto kernel = forward_kernel<kHeadDim, kBias>;
   DGA_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   const int64_t blocks = args.query_tiles * shape.heads * shape.batch;

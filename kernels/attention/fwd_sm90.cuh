@@ -297,9 +297,7 @@ template <int kHeadDim, bool kBias>
 __global__ void __launch_bounds__(ForwardTile<kHeadDim>::kThreads, 1)
     forward_kernel(const __grid_constant__ ForwardArgs args) {
   using Tile = ForwardTile<kHeadDim>;
-  extern __shared__ uint8_t shared_bytes[];
-  auto& shared = *reinterpret_cast<ForwardShared<kHeadDim>*>((reinterpret_cast<uintptr_t>(shared_bytes) + 1023) &
-                                                             ~uintptr_t{1023});
+  auto& shared = sm90::dynamic_shared<ForwardShared<kHeadDim>>();
   const BlockWork work = block_work(args, blockIdx.x);
   if (threadIdx.x == 0) {
     sm90::barrier_init(&shared.query_full, 1);
@@ -322,7 +320,7 @@ __global__ void __launch_bounds__(ForwardTile<kHeadDim>::kThreads, 1)
     if (threadIdx.x == 0) produce<kHeadDim, kBias>(args, shared, work, tiles);
   } else {
     sm90::register_alloc<240>();
-    consume<kHeadDim, kBias>(args, shared, work, tiles, threadIdx.x / 128 - 1);
+    consume<kHeadDim, kBias>(args, shared, work, tiles, __shfl_sync(0xffffffff, threadIdx.x / 128 - 1, 0));
   }
 }
 

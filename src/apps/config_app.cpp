@@ -16,6 +16,7 @@ struct ConfigOptions {
   std::string file;
   std::vector<std::string> assignments;
   std::string device;
+  int64_t gpus = 1;
   bool reference = false;
 };
 
@@ -80,18 +81,20 @@ std::string memory_line(const PredictedMemory& memory, const DeviceRates& rates)
              gibibytes(memory.working), ", slack ", gibibytes(memory.slack), host, "\n");
 }
 
-std::string time_line(const LoadedRun& run, const PredictedTime& time, const std::string& device) {
+std::string time_line(const LoadedRun& run, const PredictedTime& time, const std::string& device, int64_t gpus) {
   const int64_t length = run.config.data.context_length;
   const double tokens = static_cast<double>(run.config.train.global_batch_size * length);
   const double flops = tokens * flops_per_token(run.model, pairs_per_token(run, length).visible);
-  const std::optional<double> peak = peak_flops(device);
+  const std::optional<double> one_peak = peak_flops(device);
+  const double peak = one_peak.value_or(0) * static_cast<double>(gpus);
   const auto seconds = [](double value) { return rounded("%.3f", value); };
   return str("# predicted step s       ", seconds(time.total()), ", ",
              grouped(static_cast<int64_t>(tokens / time.total())), " tokens/s",
-             peak ? rounded(", MFU %.1f %%", 100 * flops / time.total() / *peak) : "", ": products ",
+             peak > 0 ? rounded(", MFU %.1f %%", 100 * flops / time.total() / peak) : "", ": products ",
              seconds(time.products), ", attention ", seconds(time.attention), ", pointwise ", seconds(time.pointwise),
              ", optimizer ", seconds(time.optimizer),
-             time.host_copies > 0 ? ", waiting for host memory " + seconds(time.host_copies) : "", "\n");
+             time.host_copies > 0 ? ", waiting for host memory " + seconds(time.host_copies) : "",
+             time.exchange > 0 ? ", waiting for the other GPUs " + seconds(time.exchange) : "", "\n");
 }
 
 /// The GPU that predictions are for: the one that is named, this machine's first one, or an H100.
@@ -101,15 +104,32 @@ std::string predicted_device(const std::string& named) {
   return present.devices.empty() ? "H100" : present.devices.front().name;
 }
 
-/// Memory and time of a step on one GPU, as comments like the summary.
-std::string prediction(const LoadedRun& run, const std::string& device) {
+/// The rates at which GPUs exchange gradients and weights, which are not measured.
+std::string link_line(const DeviceRates& rates, int64_t gpus) {
+  if (gpus == 1) return "";
+  const bool one_host = gpus <= kHostGpus;
+  return str("# exchange counted at    ", rounded("%.0f", (one_host ? rates.gpu_link : rates.network) / 1e9),
+             " GB/s a GPU, ", one_host ? "NVLink within a host" : "a 400 Gbit/s adapter a GPU between hosts", "\n");
+}
+
+/// Memory and time of a step, as comments like the summary.
+std::string prediction(const LoadedRun& run, const std::string& device, int64_t gpus) {
   const std::string obstacle = prediction_obstacle(run.config, run.model);
   const std::optional<DeviceRates> rates = device_rates(device);
-  std::string text = str("# predicted for          one ", device, "\n");
+  const std::string count = gpus == 1 ? "one " : str(gpus, " ");
+  std::string text = str("# predicted for          ", count, device, gpus == 1 ? "" : ", memory of each", "\n");
   if (!obstacle.empty()) return text + "# no prediction          " + obstacle + "\n";
   if (!rates) return text + "# no prediction          its rates are not known; those of H100 and H200 are\n";
-  return text + memory_line(predict_memory(run.config, run.model), *rates) +
-         time_line(run, predict_time(run.config, run.model, *rates), device);
+  return text + memory_line(predict_memory(run.config, run.model, gpus), *rates) +
+         time_line(run, predict_time(run.config, run.model, *rates, gpus), device, gpus) + link_line(*rates, gpus);
+}
+
+/// Throws unless the rows of a step can be shared out among the GPUs.
+void check_gpus(const TrainConfig& train, int64_t gpus) {
+  if (train.global_batch_size % (gpus * train.micro_batch_size) == 0) return;
+  fail(ExitCode::config, "train.global_batch_size: ", train.global_batch_size, " rows cannot be shared among ", gpus,
+       " GPUs in micro-batches of ", train.micro_batch_size, "; it must be a multiple of ",
+       gpus * train.micro_batch_size);
 }
 
 ExitCode run_config(const ConfigOptions& options) {
@@ -120,7 +140,8 @@ ExitCode run_config(const ConfigOptions& options) {
   }
   if (options.file.empty()) fail(ExitCode::usage, "config needs a FILE, or --reference; see dga config --help");
   const LoadedRun run = load_run(options.file, options.assignments, RunUse::training);
-  const std::string text = summary(run) + prediction(run, predicted_device(options.device));
+  check_gpus(run.config.train, options.gpus);
+  const std::string text = summary(run) + prediction(run, predicted_device(options.device), options.gpus);
   std::fputs((run.resolved_yaml + "\n" + text).c_str(), stdout);
   for (const std::string& warning : run.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
   return ExitCode::ok;
@@ -136,11 +157,14 @@ void add_config_app(CLI::App& root, AppContext& context) {
   app->add_option("--device", options->device,
                   "the GPU that memory and time are predicted for (H100, H200); this machine's first one, or H100")
       ->type_name("NAME");
+  app->add_option("--gpus", options->gpus, "GPUs that share the step, in the prediction")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app->add_flag("--reference", options->reference, "print the reference of all fields as markdown instead");
   app->footer(
       "Prints the resolved config, parameters, tokens a step, FLOPs a token, and the memory and time of a step that "
-      "are "
-      "predicted for one GPU, and exits; nothing is written.");
+      "are predicted for one GPU or --gpus of them, and exits; nothing is written.");
   app->callback([options, &context] { context.action = [options] { return run_config(*options); }; });
 }
 

@@ -18,7 +18,8 @@ struct WorkClass {
 
 /// The class of a kernel by its name; the first that fits.
 const char* class_of(const std::string& name) {
-  static const std::array<WorkClass, 7> kClasses = {{
+  static const std::array<WorkClass, 8> kClasses = {{
+      {"exchange among ranks", {"nccl"}},
       {"copies and fills", {"Memcpy", "Memset", "FillFunctor", "direct_copy"}},
       {"grouping", {"score_", "select", "order_kernel", "rank_words", "compress", "importance"}},
       {"optimizer", {"adamw_kernel", "partial_sums_kernel", "total_kernel", "clip_kernel"}},

@@ -84,11 +84,23 @@ double mean_launch(const std::vector<StepRecord>& records) {
   return sum / static_cast<double>(records.size());
 }
 
-constexpr std::pair<StepPhase, const char*> kPhases[kStepPhases] = {{StepPhase::data, "data"},
-                                                                    {StepPhase::forward, "forward"},
-                                                                    {StepPhase::backward, "backward"},
-                                                                    {StepPhase::reduce, "reduce"},
-                                                                    {StepPhase::optimizer, "optimizer"}};
+using NamedPhase = std::pair<StepPhase, const char*>;
+
+/// The phases that a step has: one rank reduces nothing.
+std::vector<NamedPhase> phases_of(const TrainBenchResult& result) {
+  std::vector<NamedPhase> phases = {
+      {StepPhase::data, "data"}, {StepPhase::forward, "forward"}, {StepPhase::backward, "backward"}};
+  if (result.ranks > 1) phases.emplace_back(StepPhase::reduce, "reduce");
+  phases.emplace_back(StepPhase::optimizer, "optimizer");
+  return phases;
+}
+
+std::string ranks_line(const TrainBenchResult& r) {
+  return str(r.ranks, " ranks, shard ", config::name_of(r.parallel.shard), ", gradients summed in ",
+             config::name_of(r.parallel.reduce), ", buckets of ", r.parallel.bucket_mib, " MiB, ",
+             format("%.2f GiB", gibibytes(r.records.back().reduced_bytes)), " reduced a step and rank; reduce is what ",
+             "backward does not hide\n");
+}
 
 std::string profile_table(const StepProfile& profile) {
   std::string text = format("\nprofiled step: %.1f ms, idle %.1f ms (%.1f %%)\n", profile.span_ms, profile.idle_ms,
@@ -141,9 +153,10 @@ TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options, Co
   TrainBenchResult result;
   const at::Device device = trainer.model().device();
   result.card = device_name(device);
-  result.ranks = ranks.world_size();
   result.attention = attention_name(config.attention);
   result.config_hash = run.hash;
+  result.ranks = ranks.world_size();
+  result.parallel = config.parallel;
   result.context_length = config.data.context_length;
   result.global_batch_size = config.train.global_batch_size;
   result.micro_batch_size = config.train.micro_batch_size;
@@ -154,9 +167,9 @@ TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options, Co
   result.records = run_steps(trainer, options.steps);
   result.memory_bytes = result.records.back().memory_bytes;
   const std::optional<DeviceRates> rates = device_rates(result.card);
-  if (rates && result.ranks == 1 && prediction_obstacle(config, run.model).empty()) {
-    result.predicted_memory = predict_memory(config, run.model);
-    result.predicted_time = predict_time(config, run.model, *rates);
+  if (rates && prediction_obstacle(config, run.model).empty()) {
+    result.predicted_memory = predict_memory(config, run.model, result.ranks);
+    result.predicted_time = predict_time(config, run.model, *rates, result.ranks);
   }
   if (options.profile) result.profile = profile_step([&] { trainer.train_step(); });
   return result;
@@ -170,7 +183,9 @@ std::string train_bench_text(const TrainBenchResult& r) {
       format("step %.4f s (median of %zu)  %.0f tokens/s", r.median_seconds(), r.records.size(), r.tokens_per_second());
   if (const std::optional<double> share = r.mfu()) text += format("  mfu %.1f %%", 100 * *share);
   text += format("  loss %.4f to %.4f\n", r.records.front().loss, r.records.back().loss);
-  for (const auto& [phase, name] : kPhases) text += format("%s %.1f ms  ", name, 1e3 * mean_phase(r.records, phase));
+  if (r.ranks > 1) text += ranks_line(r);
+  for (const auto& [phase, name] : phases_of(r))
+    text += format("%s %.1f ms  ", name, 1e3 * mean_phase(r.records, phase));
   text += format("(host: %.1f ms a step; set-up %.1f s)\n", 1e3 * mean_launch(r.records), r.setup_seconds);
   text += format("peak memory %.2f GiB", gibibytes(r.memory_bytes));
   if (r.predicted_memory) {
@@ -201,7 +216,13 @@ std::string train_bench_json(const TrainBenchResult& r, const std::string& commi
                          {"tokens_per_s", r.tokens_per_second()},
                          {"host_s", mean_launch(r.records)},
                          {"peak_memory_bytes", r.memory_bytes}};
-  for (const auto& [phase, name] : kPhases) json["phases_s"][name] = mean_phase(r.records, phase);
+  for (const auto& [phase, name] : phases_of(r)) json["phases_s"][name] = mean_phase(r.records, phase);
+  if (r.ranks > 1) {
+    json["shard"] = config::name_of(r.parallel.shard);
+    json["reduce"] = config::name_of(r.parallel.reduce);
+    json["bucket_mib"] = r.parallel.bucket_mib;
+    json["reduced_bytes"] = r.records.back().reduced_bytes;
+  }
   for (const StepRecord& record : r.records) json["losses"].push_back(record.loss);
   if (const std::optional<double> share = r.mfu()) json["mfu"] = *share;
   if (const auto& m = r.predicted_memory) {
@@ -211,7 +232,8 @@ std::string train_bench_json(const TrainBenchResult& r, const std::string& commi
   }
   if (const auto& t = r.predicted_time) {
     json["predicted_s"] = {{"total", t->total()},       {"products", t->products},   {"attention", t->attention},
-                           {"pointwise", t->pointwise}, {"optimizer", t->optimizer}, {"host_copies", t->host_copies}};
+                           {"pointwise", t->pointwise}, {"optimizer", t->optimizer}, {"host_copies", t->host_copies},
+                           {"exchange", t->exchange}};
   }
   if (r.profile) {
     json["profile"] = {{"span_ms", r.profile->span_ms}, {"idle_ms", r.profile->idle_ms}};

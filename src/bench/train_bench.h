@@ -7,6 +7,7 @@
 
 #include "bench/step_profile.h"
 #include "dist/communicator.h"
+#include "dist/config.h"
 #include "run/run_config.h"
 #include "train/prediction.h"
 #include "train/step_record.h"
@@ -22,7 +23,8 @@ struct TrainBenchOptions {
 /// Training steps of a config, measured.
 struct TrainBenchResult {
   std::string card, attention, config_hash;
-  int64_t ranks = 1;  // each on a card
+  int64_t ranks = 1;
+  ParallelConfig parallel;
   int64_t context_length = 0, global_batch_size = 0, micro_batch_size = 0, parameters = 0;
   std::vector<StepRecord> records;  // of the measured steps
   std::optional<double> peak_flops;
@@ -40,7 +42,8 @@ struct TrainBenchResult {
 };
 
 /// Trains as the config says, the host a step behind the device as in a real run, and throws the result away: nothing
-/// is evaluated or saved, and the run folder is a temporary one. All ranks call it; times are those of the rank itself.
+/// is evaluated or saved, and the run folder is a temporary one. Times are those of this rank; tokens, FLOPs and the
+/// peak are of all.
 TrainBenchResult bench_train(LoadedRun run, const TrainBenchOptions& options, Communicator& ranks);
 
 /// A few lines of text, and a markdown table of the profile where there is one.

@@ -23,7 +23,7 @@ struct Sizes {
   int64_t after_attention_weights;  // o, gate, up and down projection
 };
 
-Sizes sizes_of(const RunConfig& config, const LlamaConfig& m) {
+Sizes sizes_of(const RunConfig& config, const LlamaConfig& m, int64_t gpus) {
   Sizes s{};
   s.length = config.data.context_length;
   s.rows = config.train.micro_batch_size;
@@ -38,7 +38,7 @@ Sizes sizes_of(const RunConfig& config, const LlamaConfig& m) {
   s.key = m.num_key_value_heads * m.head_dim;
   const int64_t tile = config.train.memory.mlp_tile_tokens;
   s.tile = tile == 0 ? s.tokens : std::min(tile, s.tokens);
-  s.micro_batches = config.train.global_batch_size / config.train.micro_batch_size;
+  s.micro_batches = config.train.global_batch_size / (config.train.micro_batch_size * gpus);
   s.after_attention_weights = s.hidden * s.query + 3 * s.hidden * s.intermediate;
   s.layer_weights = s.hidden * (s.query + 2 * s.key) + s.after_attention_weights;
   return s;
@@ -56,7 +56,7 @@ int64_t moment_bytes(MomentsKind kind) {
   fail(ExitCode::failure, "unknown kind of moments");
 }
 
-/// Bytes of a gradient number: sums over micro-batches are fp32.
+/// Bytes of a gradient number of one GPU: sums over micro-batches are fp32.
 int64_t gradient_bytes(const Sizes& s) { return s.micro_batches > 1 ? kSingle : kHalf; }
 
 int64_t rows_of(const Sizes& s, int64_t width) { return s.tokens * width * kHalf; }
@@ -92,10 +92,18 @@ int64_t attention_kept(const RunConfig& config, const Sizes& s, const Layer& lay
          (lists ? list_bytes(s, config.attention) + bounds_bytes(s) : 0);
 }
 
+/// Under Recompute::block: attention's output and log-sum-exp, and its inputs, where they are kept.
+int64_t attention_kept_by_block(const MemoryConfig& memory, const Sizes& s) {
+  return (memory.keep_attention ? rows_of(s, s.query) + s.tokens * kSingle * s.heads : 0) +
+         (memory.offload == Offload::attention_inputs ? rows_of(s, s.query + 2 * s.key) : 0);
+}
+
 /// Kept beside the layer's input; its output is the next layer's input.
 int64_t layer_kept(const RunConfig& config, const Sizes& s, const Layer& layer) {
+  const MemoryConfig& memory = config.train.memory;
   if (layer.plan == Recompute::block) {
-    return config.train.memory.keep_attention ? s.tokens * (kHalf * s.query + kSingle * s.heads) : 0;
+    const int64_t norm = memory.offload == Offload::attention_inputs ? s.tokens * kSingle : 0;
+    return attention_kept_by_block(memory, s) + norm;
   }
   const int64_t selective = rows_of(s, s.hidden) + attention_kept(config, s, layer) + 2 * kSingle * s.tokens;
   return layer.plan == Recompute::selective ? selective : selective + 2 * rows_of(s, s.intermediate);
@@ -118,8 +126,7 @@ int64_t layer_working(const RunConfig& config, const Sizes& s, const Layer& laye
   const int64_t attention = rows_of(s, s.query + 2 * s.key) + s.tokens * (kSingle * s.query + 2 * kSingle * s.heads) +
                             (remade ? 2 : 1) * lists;
   const int64_t recomputed =
-      again ? attention_kept(config, s, layer) - (config.train.memory.keep_attention ? layer_kept(config, s, layer) : 0)
-            : 0;
+      again ? attention_kept(config, s, layer) - attention_kept_by_block(config.train.memory, s) : 0;
   return gradients + recomputed + std::max(mlp, attention);
 }
 
@@ -141,7 +148,7 @@ struct Activations {
 /// The worst moment: the loss, or the backward pass of one of the layers, when those behind it are done.
 Activations worst_activations(const RunConfig& config, const Sizes& s) {
   const MemoryConfig& memory = config.train.memory;
-  const bool offloaded = memory.offload == Offload::block_inputs;
+  const bool offloaded = memory.offload != Offload::none;
   Activations worst{0, 0, 0};
   int64_t kept = 0;
   for (int64_t index = 0; index < s.layers; ++index) {
@@ -158,6 +165,49 @@ Activations worst_activations(const RunConfig& config, const Sizes& s) {
   const int64_t loss = loss_working(s, config.train.loss);
   if (kept + last + loss > worst.kept + worst.working) worst = {kept + last, loss, worst.host};
   return worst;
+}
+
+bool is_sharded(const RunConfig& config, int64_t gpus) { return gpus > 1 && config.parallel.shard != ShardLevel::none; }
+
+int64_t reduced_bytes(const RunConfig& config) { return config.parallel.reduce == ReduceType::fp32 ? kSingle : kHalf; }
+
+/// Gradients of one GPU and its part of their sums. Where they are sharded it has those of a layer, all of which are
+/// made before the first is known to be complete, and those of the output weight, whose memory the embedding's get.
+int64_t gradient_memory(const RunConfig& config, const Sizes& s, int64_t parameters, int64_t gpus) {
+  const int64_t local = gradient_bytes(s), reduced = reduced_bytes(config);
+  if (gpus == 1) return parameters * local;
+  const int64_t owned = parameters / gpus * std::max(local, reduced);
+  if (config.parallel.shard == ShardLevel::optimizer_gradients) {
+    return owned + (s.layer_weights + s.vocabulary * s.hidden) * reduced;
+  }
+  const int64_t staging = reduced == local ? 0 : 2 * (config.parallel.bucket_mib << 20);
+  const bool apart = config.parallel.shard == ShardLevel::optimizer && reduced > local;
+  return parameters * local + staging + (apart ? owned : 0);
+}
+
+/// Seconds of computation that hide transfers.
+struct Hidden {
+  double backward;  // all backward passes of a step
+  double update;
+};
+
+/// What the step waits for transfers: the sums of gradients beyond the backward passes that hide them (nothing hides
+/// the embedding's, which come last), then the gathering of weights beyond the update.
+double exchange_seconds(const RunConfig& config, const Sizes& s, int64_t parameters, const DeviceRates& rates,
+                        int64_t gpus, const Hidden& hidden) {
+  const double rate = gpus <= kHostGpus ? rates.gpu_link : rates.network;
+  const double share = static_cast<double>(gpus - 1) / static_cast<double>(gpus);
+  const auto seconds = [&](int64_t numbers, int64_t bytes) {
+    return static_cast<double>(numbers * bytes) * share / rate;
+  };
+  const auto batches = static_cast<double>(s.micro_batches);
+  const bool every_pass = config.parallel.shard == ShardLevel::optimizer_gradients;
+  const double both_ways = config.parallel.shard == ShardLevel::none ? 2 : 1;
+  const double sum = both_ways * seconds(parameters, reduced_bytes(config));
+  const double last = both_ways * seconds(s.vocabulary * s.hidden, reduced_bytes(config));
+  const double waits = std::max(last, sum - hidden.backward / batches);
+  const double gather = is_sharded(config, gpus) ? std::max(0.0, seconds(parameters, kHalf) - hidden.update) : 0;
+  return (every_pass ? batches : 1) * waits + gather;
 }
 
 /// Seconds of one layer's attention over a micro-batch.
@@ -211,8 +261,8 @@ std::optional<DeviceRates> device_rates(const std::string& device_name) {
   // H100: docs/benchmarks/attention_h100.md; products of 8192^3 run at 779 TFLOP/s alone, 650 within a step, copies at
   // 2.99 TB/s, kernels at 90 % of that. H200: the same chip with 1.43 times the memory bandwidth.
   static constexpr std::array kRates = {
-      DeviceRates{"H100", int64_t{79} << 30, 650e12, 645e12, 486e12, 629e12, 410e12, 1.4e-4, 300e12, 2.7e12, 25e9},
-      DeviceRates{"H200", int64_t{139} << 30, 650e12, 645e12, 486e12, 629e12, 410e12, 1.4e-4, 300e12, 3.9e12, 25e9}};
+      DeviceRates{"H100", int64_t{79} << 30, 650e12, 645e12, 486e12, 629e12, 410e12, 1.4e-4, 300e12, 2.7e12, 50e9},
+      DeviceRates{"H200", int64_t{139} << 30, 650e12, 645e12, 486e12, 629e12, 410e12, 1.4e-4, 300e12, 3.9e12, 50e9}};
   for (const DeviceRates& rates : kRates) {
     if (device_name.find(rates.name) != std::string::npos) return rates;
   }
@@ -236,18 +286,19 @@ std::string prediction_obstacle(const RunConfig& config, const LlamaConfig& mode
   return {};
 }
 
-PredictedMemory predict_memory(const RunConfig& config, const LlamaConfig& model) {
-  const Sizes s = sizes_of(config, model);
+PredictedMemory predict_memory(const RunConfig& config, const LlamaConfig& model, int64_t gpus) {
+  const Sizes s = sizes_of(config, model, gpus);
   const int64_t parameters = model.parameter_count();
+  const int64_t held = is_sharded(config, gpus) ? parameters / gpus : parameters;
   PredictedMemory memory;
   memory.weights = parameters * kHalf;
-  memory.gradients = parameters * gradient_bytes(s);
-  const int64_t scales = config.optimizer.moments == MomentsKind::int8 ? parameters / 256 * 2 * kSingle : 0;
-  memory.optimizer = parameters * (2 + moment_bytes(config.optimizer.moments)) + scales;
+  memory.gradients = gradient_memory(config, s, parameters, gpus);
+  const int64_t scales = config.optimizer.moments == MomentsKind::int8 ? held / 256 * 2 * kSingle : 0;
+  memory.optimizer = held * (2 + moment_bytes(config.optimizer.moments)) + scales;
   const Activations worst = worst_activations(config, s);
   if (config.optimizer.offload == OptimizerOffload::host) {
     memory.host = memory.optimizer;
-    const int64_t pieces = std::min(kStreamedPieces * kStreamedPiece, parameters);
+    const int64_t pieces = std::min(kStreamedPieces * kStreamedPiece, held);
     memory.optimizer = pieces * (2 + moment_bytes(config.optimizer.moments));
   }
   memory.kept = worst.kept;
@@ -257,8 +308,8 @@ PredictedMemory predict_memory(const RunConfig& config, const LlamaConfig& model
   return memory;
 }
 
-PredictedTime predict_time(const RunConfig& config, const LlamaConfig& model, const DeviceRates& rates) {
-  const Sizes s = sizes_of(config, model);
+PredictedTime predict_time(const RunConfig& config, const LlamaConfig& model, const DeviceRates& rates, int64_t gpus) {
+  const Sizes s = sizes_of(config, model, gpus);
   const auto tokens = static_cast<double>(s.tokens), batches = static_cast<double>(s.micro_batches);
   PredictedTime time;
   double flops = 6 * tokens * static_cast<double>(s.vocabulary * s.hidden), bytes = 0, offloaded = 0;
@@ -267,11 +318,14 @@ PredictedTime predict_time(const RunConfig& config, const LlamaConfig& model, co
     const AttentionTime attention = attention_seconds(config, s, layer, rates);
     const bool again = layer.plan == Recompute::block;
     const int64_t mlp = s.hidden * s.intermediate;
-    const int64_t recomputed = again ? s.layer_weights - mlp : layer.plan == Recompute::selective ? 2 * mlp : 0;
+    const bool inputs_again = again && config.train.memory.offload != Offload::attention_inputs;
+    const int64_t before_attention = s.hidden * (s.query + 2 * s.key);
+    const int64_t recomputed = again ? s.layer_weights - mlp - (inputs_again ? 0 : before_attention)
+                               : layer.plan == Recompute::selective ? 2 * mlp : 0;
     flops += tokens * static_cast<double>(6 * s.layer_weights + 2 * recomputed);
     time.attention += batches * (attention.forward + attention.backward);
     bytes += pointwise_bytes(s) * (again ? 4.5 : 3.5);  // the backward pass moves 2.5 times the bytes of the forward
-    if (again && config.train.memory.offload == Offload::block_inputs) {
+    if (again && config.train.memory.offload != Offload::none) {
       offloaded += static_cast<double>(layer_kept(config, s, layer) + rows_of(s, s.hidden));
     }
   }
@@ -281,13 +335,18 @@ PredictedTime predict_time(const RunConfig& config, const LlamaConfig& model, co
   // The products write the gradients, or add to them; then the norm reads them, and the update.
   const int64_t arrivals = s.micro_batches * gradient_bytes(s) + (s.micro_batches - 1) * kSingle;
   const int64_t update = 2 * (kHalf + 2 + moment_bytes(config.optimizer.moments)) + 2 * gradient_bytes(s);
-  time.optimizer = static_cast<double>(model.parameter_count() * (arrivals + update)) / rates.memory;
+  const int64_t parameters = model.parameter_count(), held = is_sharded(config, gpus) ? parameters / gpus : parameters;
+  time.optimizer = static_cast<double>(parameters * arrivals + held * update) / rates.memory;
   // Inputs go out during the forward pass, a third of the computation, and come back in the rest.
   const double computed = time.products + time.attention + time.pointwise;
   time.host_copies = std::max(0.0, batches * offloaded / rates.host_link - computed / 3);
   if (config.optimizer.offload == OptimizerOffload::host) {  // there and back at the same time, beside the update
-    const int64_t state = model.parameter_count() * (2 + moment_bytes(config.optimizer.moments));
+    const int64_t state = held * (2 + moment_bytes(config.optimizer.moments));
     time.host_copies += static_cast<double>(state) / rates.host_link;
+  }
+  if (gpus > 1) {
+    const Hidden hidden{2.0 / 3 * computed, static_cast<double>(held * update) / rates.memory};
+    time.exchange = exchange_seconds(config, s, parameters, rates, gpus, hidden);
   }
   return time;
 }

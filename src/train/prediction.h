@@ -7,9 +7,9 @@
 #include "model/llama_config.h"
 #include "run/run_config.h"
 
-/// Memory and time of a training step on one GPU, from the config alone: what `dga config` prints before anything runs.
-/// Pure functions of the config; the rates are those of docs/benchmarks. Counted as if all weights train, every row is
-/// one sequence, and attention runs by the CUDA kernels.
+/// Memory and time of a training step on one or several GPUs, from the config alone: what `dga config` prints before
+/// anything runs. Pure functions of the config; the rates are those of docs/benchmarks. Counted as if all weights
+/// train, every row is one sequence, and attention runs by the CUDA kernels.
 namespace dga {
 
 /// What a device reaches, not its data sheet.
@@ -25,12 +25,19 @@ struct DeviceRates {
   double importance;          // FLOP/s of finding focal tokens
   double memory;              // bytes/s, read and written together
   double host_link;           // bytes/s to pinned host memory, each way
+  // Bytes/s of a GPU's collectives, each way, among the GPUs of a host and over several hosts: 70 and 80 % of what
+  // NVLink 4 and a 400 Gbit/s adapter for each GPU are said to have; not measured.
+  double gpu_link = 315e9;
+  double network = 40e9;
 };
 
 /// The rates of the device whose name contains an entry's name ("NVIDIA H100 80GB HBM3"); nothing for others.
 std::optional<DeviceRates> device_rates(const std::string& device_name);
 
-/// Bytes at the peak of a step.
+/// GPUs of a host; more are on several.
+constexpr int64_t kHostGpus = 8;
+
+/// Bytes at the peak of a step, of each GPU.
 struct PredictedMemory {
   int64_t weights = 0;
   int64_t gradients = 0;
@@ -41,7 +48,7 @@ struct PredictedMemory {
   int64_t host = 0;     // pinned host memory; not in the total
   int64_t total() const { return weights + gradients + optimizer + kept + working + slack; }
 };
-PredictedMemory predict_memory(const RunConfig& config, const LlamaConfig& model);
+PredictedMemory predict_memory(const RunConfig& config, const LlamaConfig& model, int64_t gpus = 1);
 
 /// Seconds of a step.
 struct PredictedTime {
@@ -50,9 +57,12 @@ struct PredictedTime {
   double pointwise = 0;    // norms, RoPE, SwiGLU, softmax of the logits: bound by memory
   double optimizer = 0;    // gradients, norm and update: bound by memory
   double host_copies = 0;  // offloading beyond what the computation hides; the optimizer's state
-  double total() const { return products + attention + pointwise + optimizer + host_copies; }
+  double exchange = 0;  // summing gradients beyond what backward hides, gathering weights beyond what the update does
+  double total() const { return products + attention + pointwise + optimizer + host_copies + exchange; }
 };
-PredictedTime predict_time(const RunConfig& config, const LlamaConfig& model, const DeviceRates& rates);
+/// `gpus` share the global batch evenly.
+PredictedTime predict_time(const RunConfig& config, const LlamaConfig& model, const DeviceRates& rates,
+                           int64_t gpus = 1);
 
 /// Why neither can be predicted for this config, in one sentence; empty where both can.
 std::string prediction_obstacle(const RunConfig& config, const LlamaConfig& model);

@@ -238,6 +238,7 @@ LossSum Trainer::loss_of(const MicroBatch& part) const {
 /// Waits for the step's numbers; throws where they say that no weight may change.
 void Trainer::read_numbers(PendingStep& step) const {
   step.numbers_ready.wait();
+  ranks_.check();
   step.layout.write_to(step.record, step.numbers);
   require_finite(step);
 }

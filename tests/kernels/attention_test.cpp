@@ -310,6 +310,7 @@ TEST_F(AttentionGpu, PackedRowsAndBias) {
 TEST_F(AttentionGpu, LongRow) {
   check_case({1, 1665, 1, 1, 128, 300, 1665}, false);
   check_case({1, 4161, 1, 1, 64, 500, 900}, true);
+  check_case({1, 1665, 2, 1, 128, 300, 1665, false, true}, true);
 }
 
 TEST_F(AttentionGpu, DeterministicModeRepeatsItsBits) {

@@ -99,6 +99,11 @@ TEST(Prediction, RecomputationKeepsLessAndOffloadingLessStill) {
   EXPECT_EQ(offloaded.kept, 0);
   config.train.memory.keep_attention = true;
   EXPECT_EQ(predict_memory(config, small_model()).host, 2 * (65'536 + 67'584));
+  // Queries, keys and values, 256 x 2 x (128 + 2 x 64), and the norm's factors, 256 x 4, need not be made again.
+  config.train.memory.offload = Offload::attention_inputs;
+  const PredictedMemory with_inputs = predict_memory(config, small_model());
+  EXPECT_EQ(with_inputs.host, 2 * (65'536 + 67'584 + 131'072 + 1'024));
+  EXPECT_EQ(with_inputs.working, 2 * (65'536 + 67'584 + 131'072 + 1'024) + 196'608 + 131'072 + 393'216);
   EXPECT_EQ(offloaded.working, 131'072 + 196'608 + 198'656 + 131'072 + 393'216);
 }
 
@@ -166,6 +171,47 @@ TEST(Prediction, SevenBillionAtEveryLength) {
   const double grouped = predict_time(config, seven_billion(), *h100).total();
   EXPECT_GT(dense / grouped, 1.3);
   EXPECT_NEAR(dense, 4.9, 0.7);  // the measured peer, with the same recomputation
+}
+
+TEST(Prediction, SeveralGpusByHand) {
+  DeviceRates one{"one", 0, 1, 1, 1, 1, 1, 0, 1, 1, 1};
+  one.gpu_link = 2;
+  one.network = 1;
+  RunConfig config = small_run();
+  config.train.global_batch_size = 4;
+  config.parallel.bucket_mib = 1;
+  const int64_t parameters = 426'624;
+  // A row a GPU: bf16 gradients, summed in fp32. By level: two buckets beside them; and the owned sums; or those and
+  // the gradients of a layer and of the output weight.
+  config.parallel.shard = ShardLevel::none;
+  EXPECT_EQ(predict_memory(config, small_model(), 4).gradients, 2 * parameters + (2 << 20));
+  EXPECT_EQ(predict_memory(config, small_model(), 4).optimizer, 10 * parameters);
+  config.parallel.shard = ShardLevel::optimizer;
+  EXPECT_EQ(predict_memory(config, small_model(), 4).gradients, 2 * parameters + (2 << 20) + parameters);
+  EXPECT_EQ(predict_memory(config, small_model(), 4).optimizer, 10 * parameters / 4);
+  config.parallel.shard = ShardLevel::optimizer_gradients;
+  EXPECT_EQ(predict_memory(config, small_model(), 4).gradients, parameters + 4 * (147'456 + 512 * 128));
+  config.parallel.reduce = ReduceType::bf16;
+  EXPECT_EQ(predict_memory(config, small_model(), 4).gradients, parameters / 2 + 2 * (147'456 + 512 * 128));
+  EXPECT_EQ(predict_memory(config, small_model(), 2).gradients, 2 * parameters + 2 * (147'456 + 512 * 128));  // fp32
+  EXPECT_EQ(predict_memory(config, small_model(), 1).gradients, 4 * parameters);
+
+  // Three quarters of the numbers go each way; only the embedding's are not behind a backward pass of many seconds.
+  config.parallel.reduce = ReduceType::fp32;
+  const double last = 512 * 128 * 4 * 0.75, weights = parameters * 2 * 0.75, update = parameters / 4 * 28;
+  config.parallel.shard = ShardLevel::none;
+  EXPECT_EQ(predict_time(config, small_model(), one, 4).exchange, 2 * last / 2);
+  config.parallel.shard = ShardLevel::optimizer;
+  EXPECT_LT(weights / 2, update);
+  EXPECT_EQ(predict_time(config, small_model(), one, 4).exchange, last / 2);
+  one.gpu_link = 0.01;
+  EXPECT_EQ(predict_time(config, small_model(), one, 4).exchange, last / 0.01 + weights / 0.01 - update);
+  one.gpu_link = 2;
+  config.train.global_batch_size = 16;
+  EXPECT_EQ(predict_time(config, small_model(), one, 16).exchange, 512 * 128 * 4 * 15.0 / 16);
+  EXPECT_EQ(predict_time(config, small_model(), one, 1).exchange, 0);
+  config.parallel.shard = ShardLevel::optimizer_gradients;
+  EXPECT_EQ(predict_time(config, small_model(), one, 4).exchange, 4 * last / 2);  // each of 4 micro-batches
 }
 
 TEST(Prediction, SaysWhatItCannotPredict) {
