@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """A training step of LLaMA-2-7B with the fastest Python stack on one GPU: transformers' LLaMA, Liger kernels, cuDNN
-attention, gradient checkpointing, pure-bf16 fused AdamW. The peer of `dga bench train`, same shapes.
+attention, gradient checkpointing, pure-bf16 fused AdamW. The peer of `dga bench train`, same shapes. On several GPUs, as
+`torchrun --nproc-per-node N scripts/bench_train_peer.py`, weights, gradients and optimizer are sharded by FSDP2 and
+every rank trains on a row of its own.
 
 Needs torch, transformers and liger-kernel with a CUDA GPU; --check only says whether they are there. Rows are cut from
 the text in data/ with the tokenizer there where sentencepiece is installed (documents joined by an end token, in file
@@ -13,6 +15,7 @@ import glob
 import gzip
 import io
 import json
+import os
 import pathlib
 import random
 import statistics
@@ -76,6 +79,14 @@ def make_model(torch, context):
     return model.train()
 
 
+def shard(torch, model):
+    """FSDP2 layer by layer, as torchtitan does it."""
+    from torch.distributed.fsdp import fully_shard
+    for layer in model.model.layers:
+        fully_shard(layer)
+    fully_shard(model)
+
+
 def flops_per_token(model, context):
     matrices = sum(p.numel() for n, p in model.named_parameters() if p.dim() > 1 and "embed_tokens" not in n)
     width = SHAPE["hidden_size"]
@@ -86,14 +97,19 @@ def measure(options):
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     context = options.context * 1024
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     torch.manual_seed(1)
     model = make_model(torch, context)
+    if world > 1:
+        torch.distributed.init_process_group("nccl")
+        shard(torch, model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-    rows = torch.tensor(token_stream(context * (options.steps + options.warmup))).view(-1, 1, context)
+    rows = torch.tensor(token_stream(context * world * (options.steps + options.warmup))).view(-1, world, 1, context)
     attention = sdpa_kernel(SDPBackend.CUDNN_ATTENTION) if not options.flash else contextlib.nullcontext()
     times, losses = [], []
     with attention:
-        for row in rows:
+        for row in rows[:, rank]:
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record()
             tokens = row.pin_memory().cuda(non_blocking=True)
@@ -108,14 +124,17 @@ def measure(options):
     torch.cuda.synchronize()
     seconds = [start.elapsed_time(end) / 1e3 for start, end in times][options.warmup:]
     card = torch.cuda.get_device_name()
-    result = {"card": card, "torch": torch.__version__, "attention": "full, peer", "context_length": context,
+    result = {"card": card, "gpus": world, "torch": torch.__version__, "attention": "full, peer",
+              "context_length": context,
               "parameters": sum(p.numel() for p in model.parameters()), "steps": len(seconds),
-              "step_s": statistics.median(seconds), "tokens_per_s": context * len(seconds) / sum(seconds),
+              "step_s": statistics.median(seconds), "tokens_per_s": world * context * len(seconds) / sum(seconds),
               "peak_memory_bytes": torch.cuda.max_memory_allocated(),
               "losses": [loss.item() for loss in losses[options.warmup:]]}
     peak = next((peak for name, peak in PEAKS if name in card), None)
     if peak:
-        result["mfu"] = result["tokens_per_s"] * flops_per_token(model, context) / peak
+        result["mfu"] = result["tokens_per_s"] * flops_per_token(model, context) / peak / world
+    if world > 1:
+        torch.distributed.destroy_process_group()
     return result
 
 
@@ -135,6 +154,8 @@ def main():
     if options.check:
         return 0
     result = measure(options)
+    if int(os.environ.get("RANK", 0)) > 0:
+        return 0
     print(f"{result['card']}, peer, {result['context_length']} tokens: {result['step_s']:.4f} s  "
           f"{result['tokens_per_s']:.0f} tokens/s  peak {result['peak_memory_bytes'] / 2**30:.2f} GiB")
     if options.json:

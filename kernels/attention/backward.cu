@@ -23,19 +23,19 @@ int64_t second_block(const Shape& shape) { return shape.second_span < kNarrowSpa
 
 // Byte offsets of the parts of the workspace.
 struct Workspace {
-  int64_t grad_query, log_sum_exp, delta, intervals, semaphores, turns, total;
+  int64_t grad_query, log_sum_exp, delta, visible, semaphores, turns, total;
 };
 
 Workspace layout(const Shape& shape, bool deterministic) {
   const auto aligned = [](int64_t bytes) { return tiles_of(bytes, 256) * 256; };
   const int64_t tiles = tiles_of(shape.length, 64);
   const int64_t batch_heads = shape.batch * shape.heads;
-  const int64_t key_tiles = tiles_of(shape.compact_length, 128) + tiles_of(shape.second_length, second_block(shape));
+  const int64_t keys = shape.batch * shape.kv_heads * (shape.compact_length + shape.second_length);
   Workspace parts{};
   parts.log_sum_exp = aligned(batch_heads * tiles * 64 * shape.head_dim * 4);
   parts.delta = parts.log_sum_exp + aligned(batch_heads * tiles * 64 * 4);
-  parts.intervals = parts.delta + aligned(batch_heads * tiles * 64 * 4);
-  parts.semaphores = parts.intervals + aligned(shape.batch * shape.kv_heads * key_tiles * 16);
+  parts.visible = parts.delta + aligned(batch_heads * tiles * 64 * 4);
+  parts.semaphores = parts.visible + aligned(keys * 8);
   parts.turns = parts.semaphores + (deterministic ? aligned(batch_heads * tiles * 2 * 4) : 0);
   parts.total = parts.turns + (deterministic ? aligned(shape.batch * shape.kv_heads * tiles * 8) : 0);
   return parts;
@@ -64,17 +64,18 @@ void prepare(const BackwardParams& params, const BackwardArgs& args, cudaStream_
   const dim3 grid(args.query_tiles, args.heads, static_cast<unsigned>(shape.batch));
   backward_prepare_kernel<kHeadDim><<<grid, 256, 0, stream>>>(prepare);
   DGA_CUDA_CHECK(cudaGetLastError());
-  const dim3 key_grid(args.compact_tiles + args.second_tiles, static_cast<unsigned>(shape.batch * shape.kv_heads));
-  key_tile_intervals_kernel<<<key_grid, 32, 0, stream>>>(args.bounds, args.length, args.compact_tiles,
-                                                         args.second_tiles, static_cast<int>(second_block(shape)),
-                                                         const_cast<int4*>(args.intervals));
+  const dim3 key_grid(static_cast<unsigned>(tiles_of(args.compact_length + args.second_length, 128)),
+                      static_cast<unsigned>(shape.batch * shape.kv_heads));
+  visible_queries_kernel<<<key_grid, 128, 0, stream>>>(args.bounds, args.length, args.compact_length,
+                                                       args.second_length, const_cast<int2*>(args.visible));
   DGA_CUDA_CHECK(cudaGetLastError());
   if (params.deterministic) {
     DGA_CUDA_CHECK(
         cudaMemsetAsync(args.semaphores, 0, shape.batch * shape.heads * args.query_tiles * 2 * sizeof(int), stream));
     const dim3 turn_grid((args.query_tiles + 127) / 128, static_cast<unsigned>(shape.batch * shape.kv_heads));
     turns_kernel<<<turn_grid, 128, 0, stream>>>(args.bounds, args.length, args.query_tiles,
-                                                static_cast<int>(second_block(shape)), const_cast<int2*>(args.turns));
+                                                static_cast<int>(second_block(shape)),
+                                                reinterpret_cast<int2*>(const_cast<int*>(args.turns)));
     DGA_CUDA_CHECK(cudaGetLastError());
   }
 }
@@ -114,7 +115,7 @@ void launch_list(BackwardArgs args, bool compact, StartsAfter start, cudaStream_
       static_cast<unsigned>(shared_keys ? std::min<int64_t>(tiles_of(kSectionBlocks, tiles), heads) : 1);
   config.gridDim = dim3(section, static_cast<unsigned>(tiles), static_cast<unsigned>(tiles_of(heads, section)));
   config.blockDim = Tile::kThreads;
-  config.dynamicSmemBytes = sizeof(BackwardShared<kHeadDim, kConsumers>) + 1024;
+  config.dynamicSmemBytes = sizeof(BackwardShared<kHeadDim, kConsumers>);
   config.stream = stream;
   config.attrs = &overlap;
   config.numAttrs = start == StartsAfter::previous_started ? 1 : 0;
@@ -149,15 +150,16 @@ void launch(const BackwardParams& params, cudaStream_t stream) {
   args.bias = params.inputs.compact_bias;
   args.grad_bias = params.grad_bias;
   args.bias_stride = params.inputs.bias_stride;
-  args.intervals = reinterpret_cast<const int4*>(workspace + parts.intervals);
+  args.visible = reinterpret_cast<const int2*>(workspace + parts.visible);
   args.log_sum_exp_log2 = reinterpret_cast<const float*>(workspace + parts.log_sum_exp);
   args.delta = reinterpret_cast<const float*>(workspace + parts.delta);
   args.grad_query = reinterpret_cast<float*>(workspace + parts.grad_query);
   args.semaphores = reinterpret_cast<int*>(workspace + parts.semaphores);
-  args.turns = reinterpret_cast<const int2*>(workspace + parts.turns);
+  args.turns = reinterpret_cast<const int*>(workspace + parts.turns);
   args.length = static_cast<int>(shape.length);
   args.heads = static_cast<int>(shape.heads);
   args.kv_heads = static_cast<int>(shape.kv_heads);
+  args.group = args.heads / args.kv_heads;
   args.batch = static_cast<int>(shape.batch);
   args.compact_length = static_cast<int>(shape.compact_length);
   args.second_length = static_cast<int>(shape.second_length);

@@ -35,7 +35,8 @@ struct BackwardShared {
   alignas(128) float grad_query[Tile::kBuffers][Tile::kParts][Tile::kQueryColumns * Tile::kBlockM];  // on its way to L2
   alignas(128) float log_sum_exp[Tile::kStages][Tile::kBlockM];
   alignas(128) float delta[Tile::kStages][Tile::kBlockM];
-  float bias[Tile::kBlockN];  // in base 2
+  float bias[Tile::kBlockN];    // in base 2
+  int2 visible[Tile::kBlockN];  // the queries [x, y) that see the key
   int first_query[Tile::kStages];
   int whole[Tile::kStages];  // whether every query of the stage sees all keys of the block
   uint64_t key_value_full;
@@ -51,14 +52,15 @@ struct BackwardArgs {
   const float* bias;  // or null
   float* grad_bias;   // or null
   int64_t bias_stride;
-  const int4* intervals;  // [B, G, compact tiles + second tiles]: query tiles [x, y) see the key tile, [z, w) all of it
+  const int2* visible;            // [B, G, compact length + second length]: the queries [x, y) that see the key
   const float* log_sum_exp_log2;  // [B, H, padded length]
   const float* delta;             // [B, H, padded length]
   float* grad_query;              // [B, H, query tiles, 64 * D] in accumulator order
   int* semaphores;                // [B, H, query tiles, 2] zeros; deterministic mode only
-  const int2* turns;  // [B, G, query tiles]: key tile j of the compact list is x + j-th to add to the tile, of
-                      // the second list y + j-th; deterministic mode only
+  const int* turns;  // [B, G, query tiles, 2]: key tile j of the compact list is [0] + j-th to add to the tile, of
+                     // the second list [1] + j-th; deterministic mode only
   int batch, length, heads, kv_heads, compact_length, second_length;
+  int group;  // query heads that share a KV head
   int query_tiles, compact_tiles, second_tiles;
   bool compact;  // of which list the launch takes the tiles
   float scale, scale_log2;
@@ -75,25 +77,57 @@ __device__ __forceinline__ BackwardWork backward_work(const BackwardArgs& args) 
   return {static_cast<int>(blockIdx.y), batch_head - batch * args.kv_heads, batch};
 }
 
-struct BackwardStep {
-  int head, tile;
+/// The queries that see key `key` of the list: none, x = y = length, behind its end.
+__device__ __forceinline__ int2 visible_queries(const BackwardArgs& args, const BackwardWork& work, int key) {
+  if (key >= (args.compact ? args.compact_length : args.second_length)) return make_int2(args.length, args.length);
+  const int64_t row = static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head;
+  return args
+      .visible[row * (args.compact_length + args.second_length) + (args.compact ? 0 : args.compact_length) + key];
+}
+
+struct QueryTiles {
+  int first, end, whole_first, whole_end;  // those that see a key of the block, those of which all see all its keys
 };
 
-/// Query tiles from the last to the first, so that the blocks of a head, which all see the last queries, read the same
-/// tile at about the same time; then the next query head of the group.
-__device__ __forceinline__ BackwardStep backward_step(const BackwardWork& work, int4 interval, int group, int step) {
-  const int tiles = interval.y - interval.x;
-  const int head = step / tiles;
-  return {work.kv_head * group + head, interval.y - 1 - (step - head * tiles)};
+/// Both are intervals because the bounds never decrease. A tile in which no query sees a key may be counted where the
+/// deterministic order counts it too (turns_kernel).
+template <int kBlockN>
+__device__ __forceinline__ QueryTiles query_tiles(const int2 (&visible)[kBlockN], const BackwardArgs& args) {
+  constexpr int kBlockM = 64;
+  const int first = visible[0].x, last = visible[kBlockN - 1].y;
+  const int whole_first = visible[kBlockN - 1].x, whole_last = visible[0].y;
+  if (first == args.length) return {};
+  return {first / kBlockM, max(first / kBlockM, (last + kBlockM - 1) / kBlockM), (whole_first + kBlockM - 1) / kBlockM,
+          whole_last == args.length ? args.query_tiles : whole_last / kBlockM};
+}
+
+/// Calls visit(step, head, tile, place), place being the tile's among those of all heads: query tiles from the last to
+/// the first, of all query heads of the group, in the order in which the blocks of a KV head read the same tile soonest
+/// after each other. Those of the compact list start together at the last queries but see different numbers of tiles:
+/// all heads of a tile, then the next tile. Those of the second list see equally many tiles, each block's a little
+/// later ones than the block's before: head by head. Kept small, because the copying threads have 24 registers.
+template <class Visit>
+__device__ __forceinline__ void for_each_step(const BackwardArgs& args, const BackwardWork& work,
+                                              const QueryTiles& tiles, const Visit& visit) {
+  const int steps = args.group * (tiles.end - tiles.first);
+  const int first_head = work.kv_head * args.group;
+  int head = first_head, tile = tiles.end - 1;
+#pragma unroll 1
+  for (int step = 0; step < steps; ++step) {
+    visit(step, head, tile, (work.batch * args.heads + head) * args.query_tiles + tile);
+    if (args.compact) {
+      if (++head == first_head + args.group) head = first_head, --tile;
+    } else {
+      if (--tile < tiles.first) tile = tiles.end - 1, ++head;
+    }
+  }
 }
 
 template <int kHeadDim, int kConsumers>
 __device__ __forceinline__ void produce_backward(const BackwardArgs& args, BackwardShared<kHeadDim, kConsumers>& shared,
-                                                 const BackwardWork& work, int4 interval) {
+                                                 const BackwardWork& work, const QueryTiles& tiles) {
   using Tile = BackwardTile<kHeadDim, kConsumers>;
   constexpr uint32_t kQueryBytes = Tile::kBlockM * kHeadDim * sizeof(__nv_bfloat16);
-  const int group = args.heads / args.kv_heads;
-  const int padded_length = args.query_tiles * Tile::kBlockM;
   sm90::barrier_arrive_expect_bytes(&shared.key_value_full, 2 * Tile::kBlockN * kHeadDim * sizeof(__nv_bfloat16));
   for (int block = 0; block < Tile::kColumnBlocks; ++block) {
     for (int part = 0; part < kConsumers; ++part) {
@@ -104,20 +138,18 @@ __device__ __forceinline__ void produce_backward(const BackwardArgs& args, Backw
                         &shared.key_value_full, block * 64, row, work.kv_head, work.batch);
     }
   }
-#pragma unroll 1  // the copying threads have 24 registers
-  for (int step = 0; step < group * (interval.y - interval.x); ++step) {
-    const BackwardStep at = backward_step(work, interval, group, step);
-    const int row = at.tile * Tile::kBlockM;
-    const int64_t row_offset = (static_cast<int64_t>(work.batch) * args.heads + at.head) * padded_length + row;
+  for_each_step(args, work, tiles, [&](int step, int head, int tile, int place) {
+    const int row = tile * Tile::kBlockM;
+    const int64_t row_offset = static_cast<int64_t>(place) * Tile::kBlockM;
     const int stage = step % Tile::kStages;
     const uint32_t empty_parity = (step / Tile::kStages + 1) & 1;
     sm90::barrier_wait(&shared.query_empty[stage], empty_parity);
     shared.first_query[stage] = row;
-    shared.whole[stage] = at.tile >= interval.z && at.tile < interval.w;
+    shared.whole[stage] = tile >= tiles.whole_first && tile < tiles.whole_end;
     sm90::barrier_arrive_expect_bytes(&shared.query_full[stage], kQueryBytes + Tile::kBlockM * sizeof(float));
     for (int block = 0; block < Tile::kColumnBlocks; ++block) {
       sm90::tensor_load(&shared.query[stage][block][0][0], &args.query, &shared.query_full[stage], block * 64, row,
-                        at.head, work.batch);
+                        head, work.batch);
     }
     sm90::bulk_load(shared.log_sum_exp[stage], args.log_sum_exp_log2 + row_offset, Tile::kBlockM * sizeof(float),
                     &shared.query_full[stage]);
@@ -125,11 +157,11 @@ __device__ __forceinline__ void produce_backward(const BackwardArgs& args, Backw
     sm90::barrier_arrive_expect_bytes(&shared.grad_output_full[stage], kQueryBytes + Tile::kBlockM * sizeof(float));
     for (int block = 0; block < Tile::kColumnBlocks; ++block) {
       sm90::tensor_load(&shared.grad_output[stage][block][0][0], &args.grad_output, &shared.grad_output_full[stage],
-                        block * 64, row, at.head, work.batch);
+                        block * 64, row, head, work.batch);
     }
     sm90::bulk_load(shared.delta[stage], args.delta + row_offset, Tile::kBlockM * sizeof(float),
                     &shared.grad_output_full[stage]);
-  }
+  });
 }
 
 __device__ __forceinline__ void wait_for_turn(int* semaphore, int turn) {
@@ -146,22 +178,17 @@ __device__ __forceinline__ void pass_turn(int* semaphore) {
 /// otherwise wait for the copy, and in the deterministic mode for their turn.
 template <int kHeadDim, int kConsumers, bool kDeterministic>
 __device__ __forceinline__ void add_grad_query(const BackwardArgs& args, BackwardShared<kHeadDim, kConsumers>& shared,
-                                               const BackwardWork& work, int4 interval, int part) {
+                                               const BackwardWork& work, const QueryTiles& tiles, int part) {
   using Tile = BackwardTile<kHeadDim, kConsumers>;
   constexpr int kElements = Tile::kQueryColumns * Tile::kBlockM;
   constexpr int kBuffers = Tile::kBuffers;
-  const int group = args.heads / args.kv_heads;
-#pragma unroll 1
-  for (int step = 0; step < group * (interval.y - interval.x); ++step) {
-    const BackwardStep at = backward_step(work, interval, group, step);
+  for_each_step(args, work, tiles, [&](int step, int, int tile, int tile_place) {
     const int buffer = step % kBuffers;
-    const int64_t place =
-        ((static_cast<int64_t>(work.batch) * args.heads + at.head) * args.query_tiles + at.tile) * Tile::kParts + part;
+    const int64_t place = static_cast<int64_t>(tile_place) * Tile::kParts + part;
     sm90::barrier_wait(&shared.grad_query_full[buffer][part], step / kBuffers & 1);
     if (kDeterministic) {
-      const int2 turn =
-          args.turns[(static_cast<int64_t>(work.batch) * args.kv_heads + work.kv_head) * args.query_tiles + at.tile];
-      wait_for_turn(args.semaphores + place, (args.compact ? turn.x : turn.y) + work.tile);
+      const int at = (work.batch * args.kv_heads + work.kv_head) * args.query_tiles + tile;
+      wait_for_turn(args.semaphores + place, args.turns[2 * at + (args.compact ? 0 : 1)] + work.tile);
     }
     sm90::bulk_add(args.grad_query + place * kElements, shared.grad_query[buffer][part], kElements * sizeof(float));
     sm90::tensor_store_commit();
@@ -173,7 +200,7 @@ __device__ __forceinline__ void add_grad_query(const BackwardArgs& args, Backwar
       sm90::tensor_store_wait_read<kBuffers - 1>();
       if (step >= kBuffers - 1) sm90::barrier_arrive(&shared.grad_query_empty[(step + 1) % kBuffers][part]);
     }
-  }
+  });
   sm90::tensor_store_wait_read<0>();
 }
 

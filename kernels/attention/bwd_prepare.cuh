@@ -5,7 +5,7 @@
 #include "kernels/attention/ranges.cuh"
 
 // What the backward kernel needs beforehand and leaves behind: delta = sum over D of dO * O, the log-sum-exp in base 2
-// padded to whole tiles, the query interval of every key tile, and the conversion of the fp32 dQ accumulator.
+// padded to whole tiles, the query interval of every key, and the conversion of the fp32 dQ accumulator.
 namespace dga::kernels {
 
 struct PrepareArgs {
@@ -58,46 +58,33 @@ __global__ void __launch_bounds__(256) backward_prepare_kernel(const PrepareArgs
   for (int i = 0; i < 64 * kHeadDim / 4 / 256; ++i) accumulator[i * 256 + threadIdx.x] = make_float4(0, 0, 0, 0);
 }
 
-/// First index in the non-decreasing values[0, count) whose value is above `limit`; one warp, 32 probes a round.
+/// First index in the non-decreasing values[0, count) whose value is above `limit`.
 __device__ __forceinline__ int first_above(const int32_t* values, int count, int limit) {
-  const int lane = threadIdx.x % 32;
-  int low = 0, high = count;  // the answer lies in [low, high]
-  while (low < high) {
-    const int step = (high - low + 31) / 32;
-    const int probe = min(low + (lane + 1) * step, high) - 1;
-    const unsigned above = __ballot_sync(0xffffffff, values[probe] > limit);
-    if (above == 0) return high;
-    const int first = __ffs(above) - 1;
-    high = min(low + (first + 1) * step, high) - 1;
-    low = low + first * step;
+  int low = 0;
+  while (low < count) {
+    const int middle = low + (count - low) / 2;
+    if (values[middle] > limit) {
+      count = middle;
+    } else {
+      low = middle + 1;
+    }
   }
   return low;
 }
 
-/// One warp per key tile (128 keys, in the second list `second_block`): the query tiles of 64 that see any of its keys,
-/// [x, y), and those of which every query sees all of them, [z, w). Both are intervals because the bounds never
-/// decrease.
-__global__ void __launch_bounds__(32) key_tile_intervals_kernel(Bounds bounds, int length, int compact_tiles,
-                                                                int second_tiles, int second_block, int4* intervals) {
-  const int tiles = compact_tiles + second_tiles;
-  const int tile = blockIdx.x;
+/// One thread per key of both lists: the queries [x, y) that see it, one interval because the bounds never decrease.
+__global__ void __launch_bounds__(128)
+    visible_queries_kernel(Bounds bounds, int length, int compact_length, int second_length, int2* visible) {
+  const int keys = compact_length + second_length;
+  const int place = blockIdx.x * 128 + threadIdx.x;
+  if (place >= keys) return;
   const int64_t offset = static_cast<int64_t>(blockIdx.y) * length;
-  const bool compact = tile < compact_tiles;
-  const int block = compact ? 128 : second_block;
-  const int first_key = (compact ? tile : tile - compact_tiles) * block;
+  const bool compact = place < compact_length;
+  const int key = compact ? place : place - compact_length;
   const int32_t* begins = compact ? bounds.first_begin : bounds.second_begin;
-  const int32_t* ends = (compact ? bounds.first_end : bounds.second_end) + offset;
-  const auto begin_above = [&](int limit) {
-    return begins == nullptr ? length : first_above(begins + offset, length, limit);
-  };
-  const int first = first_above(ends, length, first_key), last = begin_above(first_key + block - 1);
-  const int whole_first = first_above(ends, length, first_key + block - 1), whole_last = begin_above(first_key);
-  if (threadIdx.x == 0) {
-    const int end = (last + 63) / 64;
-    const int whole_end = whole_last == length ? (length + 63) / 64 : whole_last / 64;
-    intervals[static_cast<int64_t>(blockIdx.y) * tiles + tile] =
-        first == length ? int4{} : make_int4(first / 64, max(first / 64, end), (whole_first + 63) / 64, whole_end);
-  }
+  const int32_t* ends = compact ? bounds.first_end : bounds.second_end;
+  visible[static_cast<int64_t>(blockIdx.y) * keys + place] = make_int2(
+      first_above(ends + offset, length, key), begins == nullptr ? length : first_above(begins + offset, length, key));
 }
 
 /// One thread per query tile of a KV head: where the key tiles of the two lists stand in the deterministic order, those

@@ -11,6 +11,15 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+/// The block's dynamic shared memory. Declared with the alignment of the swizzle rather than rounded up at run time, so
+/// that the compiler still knows what kind of memory it is: otherwise every access is a generic one.
+template <class Storage>
+__device__ __forceinline__ Storage& dynamic_shared() {
+  static_assert(alignof(Storage) <= 1024);
+  extern __shared__ __align__(1024) uint8_t dynamic_shared_bytes[];
+  return *reinterpret_cast<Storage*>(dynamic_shared_bytes);
+}
+
 __device__ __forceinline__ void barrier_init(uint64_t* barrier, uint32_t arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals));
 }
@@ -108,22 +117,31 @@ __device__ __forceinline__ float exp2_approximate(float x) {
   return result;
 }
 
-/// wgmma operand in shared memory, rows of 128 bytes with the 128-byte swizzle that the tensor map wrote.
-/// K contiguous: 8-row groups 1024 bytes apart; step along K by adding 32 bytes per 16 elements.
-__device__ __forceinline__ uint64_t descriptor_k_major(const void* tile) {
-  const uint64_t address = shared_address(tile);
-  return ((address & 0x3ffff) >> 4) | (uint64_t{1} << 16) | (uint64_t{1024 >> 4} << 32) | (uint64_t{1} << 62);
+/// Stores four 8 x 8 matrices of 16-bit elements: lanes 8i..8i+7 give the addresses of the rows, 16 bytes each, of
+/// matrix i, whose fragment is values[i] (two neighbouring elements of row lane / 4).
+__device__ __forceinline__ void store_matrices(uint32_t address, const uint32_t* values) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(values[0]),
+               "r"(values[1]), "r"(values[2]), "r"(values[3])
+               : "memory");
 }
-/// N (or M) contiguous: 64-element columns blocks `block_bytes` apart, 8-row groups 1024 bytes apart; step along K by
-/// adding 2048 bytes per 16 rows.
+
+/// A descriptor's upper half: 8-row groups 1024 bytes apart, 128-byte swizzle. A constant of its own, so that only the
+/// lower half, which holds the address, is computed.
+__device__ __forceinline__ uint64_t swizzled_descriptor(uint32_t low) {
+  return uint64_t{1024 >> 4 | 1 << 30} << 32 | low;
+}
+/// wgmma operand in shared memory, rows of 128 bytes with the 128-byte swizzle that the tensor map wrote.
+/// K contiguous: step along K by adding 32 bytes per 16 elements.
+__device__ __forceinline__ uint64_t descriptor_k_major(const void* tile) {
+  return swizzled_descriptor(shared_address(tile) >> 4 | 1 << 16);
+}
+/// N (or M) contiguous: 64-element columns blocks `block_bytes` apart; step along K by adding 2048 bytes per 16 rows.
 __device__ __forceinline__ uint64_t descriptor_mn_major(const void* tile, uint32_t block_bytes) {
-  const uint64_t address = shared_address(tile);
-  return ((address & 0x3ffff) >> 4) | (uint64_t{block_bytes >> 4} << 16) | (uint64_t{1024 >> 4} << 32) |
-         (uint64_t{1} << 62);
+  return swizzled_descriptor(shared_address(tile) >> 4 | block_bytes >> 4 << 16);
 }
 /// The descriptor of the same tile `bytes` further on.
 __device__ __forceinline__ uint64_t descriptor_advance(uint64_t descriptor, uint32_t bytes) {
-  return descriptor + (bytes >> 4);
+  return swizzled_descriptor(static_cast<uint32_t>(descriptor) + (bytes >> 4));
 }
 
 }  // namespace dga::kernels::sm90

@@ -27,7 +27,6 @@ struct ScoreShared {
   alignas(1024) __nv_bfloat16 fixed[kHeadDim / 64][kTile][64];
   alignas(1024) __nv_bfloat16 streamed[kStages][kHeadDim / 64][kTile][64];
   alignas(128) float log_sum_exp[kStages][kTile];
-  int whole[kStages];  // whether every query of the stage sees all keys of the block
   uint64_t fixed_full, full[kStages], empty[kStages];
 };
 
@@ -38,6 +37,7 @@ struct ScoreArgs {
   float2* partial;     // [chunks, B, H, padded S]: maximum (base 2) and sum of a chunk's exponentials
   float* log_sum_exp;  // [B, H, padded S] of the sampled queries, base 2; infinity for unused entries
   float* importance;
+  const int2* seen_by;  // [B, L]: the sampled queries [x, y) that see the key
   int length, heads, kv_heads, samples, sample_tiles, chunks;
   float scale_log2;
 };
@@ -54,12 +54,6 @@ __global__ void gather_queries_kernel(const __nv_bfloat16* query, int64_t batch_
       reinterpret_cast<const uint4*>(query + batch * batch_stride + position * row_stride + head * head_stride);
   auto* target = reinterpret_cast<uint4*>(gathered + ((batch * table.samples + sample) * heads + head) * head_dim);
   if (threadIdx.x < head_dim / 8) target[threadIdx.x] = source[threadIdx.x];
-}
-
-template <int kHeadDim>
-__device__ __forceinline__ ScoreShared<kHeadDim>& shared_storage() {
-  extern __shared__ uint8_t bytes[];
-  return *reinterpret_cast<ScoreShared<kHeadDim>*>((reinterpret_cast<uintptr_t>(bytes) + 1023) & ~uintptr_t{1023});
 }
 
 /// Completes on `barrier` together with `more_bytes` that the caller loads.
@@ -107,12 +101,12 @@ __device__ __forceinline__ void multiply(float (&scores)[64], const ScoreShared<
 /// First pass: for 128 sampled queries of a head and one chunk of keys, the maximum and the sum of the exponentials.
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads, 2) score_rows_kernel(const __grid_constant__ ScoreArgs args) {
-  auto& shared = shared_storage<kHeadDim>();
+  auto& shared = sm90::dynamic_shared<ScoreShared<kHeadDim>>();
   init_barriers(shared);
   const int tile = args.sample_tiles - 1 - blockIdx.x, chunk = blockIdx.y;  // the last queries see the most keys
   const int head = blockIdx.z % args.heads, batch = blockIdx.z / args.heads;
   const int kv_head = head / (args.heads / args.kv_heads);
-  const int warpgroup = threadIdx.x / 128, thread = threadIdx.x % 128;
+  const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0), thread = threadIdx.x % 128;
   const int32_t* positions = args.table.positions + batch * args.table.samples;
   const int32_t* begins = args.table.begins + batch * args.table.samples;
   int rows[2], position[2], begin[2];
@@ -225,26 +219,34 @@ __device__ __forceinline__ int lower_bound(const int32_t* values, int count, int
   return low;
 }
 
+/// One thread a key: which sampled queries see it. One interval, because positions and begins never decrease.
+__global__ void __launch_bounds__(128)
+    seen_by_kernel(const int32_t* positions, const int32_t* begins, int samples, int length, int2* seen_by) {
+  const int key = blockIdx.x * 128 + threadIdx.x, batch = blockIdx.y;
+  if (key >= length) return;
+  positions += batch * samples;
+  begins += batch * samples;
+  int used = samples;  // entries of this row; unused ones (-1) stand at its end
+  if (positions[samples - 1] < 0) {
+    int low = 0;
+    while (low < used) positions[(low + used) / 2] >= 0 ? low = (low + used) / 2 + 1 : used = (low + used) / 2;
+  }
+  seen_by[static_cast<int64_t>(batch) * length + key] =
+      make_int2(lower_bound(positions, used, key), lower_bound(begins, used, key + 1));
+}
+
 /// Second pass: for 128 keys of a KV head, the sum of their probabilities over the sampled queries that see them.
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads, 2) score_columns_kernel(const __grid_constant__ ScoreArgs args) {
-  auto& shared = shared_storage<kHeadDim>();
+  auto& shared = sm90::dynamic_shared<ScoreShared<kHeadDim>>();
   init_barriers(shared);
   const int tile = blockIdx.x, kv_head = blockIdx.y, batch = blockIdx.z;
   const int group = args.heads / args.kv_heads;
-  const int warpgroup = threadIdx.x / 128, thread = threadIdx.x % 128;
-  const int32_t* positions = args.table.positions + batch * args.table.samples;
-  const int32_t* begins = args.table.begins + batch * args.table.samples;
-  int used = args.samples;  // entries of this row; unused ones (-1) stand at its end
-  if (positions[args.samples - 1] < 0) {
-    int low = 0, high = args.samples;
-    while (low < high) (positions[(low + high) / 2] >= 0) ? low = (low + high) / 2 + 1 : high = (low + high) / 2;
-    used = low;
-  }
-  const int first_sample = lower_bound(positions, used, tile * kTile);
-  const int last_sample = lower_bound(begins, used, (tile + 1) * kTile);  // the first whose document starts later
-  const int first = first_sample / kTile;
-  const int tiles = first_sample < last_sample ? (last_sample + kTile - 1) / kTile - first : 0;
+  const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0), thread = threadIdx.x % 128;
+  const int2* seen_by = args.seen_by + static_cast<int64_t>(batch) * args.length;
+  const int2 first_key = seen_by[tile * kTile], last_key = seen_by[min((tile + 1) * kTile, args.length) - 1];
+  const int first = first_key.x / kTile;  // sample tile
+  const int tiles = first_key.x < last_key.y ? (last_key.y + kTile - 1) / kTile - first : 0;
   const int steps = tiles * group;
   if (threadIdx.x >= kProducer) {
     if (threadIdx.x == kProducer && steps > 0) {
@@ -252,9 +254,7 @@ __global__ void __launch_bounds__(kThreads, 2) score_columns_kernel(const __grid
 #pragma unroll 1
       for (int step = 0; step < steps; ++step) {
         const int stage = step % kStages, sample_tile = first + step % tiles, head = kv_head * group + step / tiles;
-        const int last = min((sample_tile + 1) * kTile, used) - 1;
         sm90::barrier_wait(&shared.empty[stage], (step / kStages + 1) & 1);
-        shared.whole[stage] = positions[sample_tile * kTile] >= (tile + 1) * kTile - 1 && begins[last] <= tile * kTile;
         load_tile<kHeadDim>(shared.streamed[stage], &args.query, &shared.full[stage], sample_tile * kTile, head, batch,
                             sizeof(shared.log_sum_exp[0]));
         sm90::bulk_load(
@@ -267,25 +267,26 @@ __global__ void __launch_bounds__(kThreads, 2) score_columns_kernel(const __grid
     return;
   }
   const int key = tile * kTile + warpgroup * 64 + thread / 32 * 16 + thread % 32 / 4;
+  int2 seen[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) seen[r] = seen_by[min(key + 8 * r, args.length - 1)];
   float importance[2] = {0, 0};
   if (steps > 0) sm90::barrier_wait(&shared.fixed_full, 0);
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
-    const int stage = step % kStages, sample_tile = first + step % tiles;
+    const int stage = step % kStages, first_sample = (first + step % tiles) * kTile;
     sm90::barrier_wait(&shared.full[stage], step / kStages & 1);
     float scores[64];
     multiply(scores, shared, warpgroup, stage);
-    if (!shared.whole[stage]) {
 #pragma unroll
-      for (int j = 0; j < 16; ++j) {
+    for (int r = 0; r < 2; ++r) {
+      if (seen[r].x > first_sample || seen[r].y < first_sample + kTile) {
+        const int begin = seen[r].x - first_sample - 2 * (thread % 4),
+                  end = seen[r].y - first_sample - 2 * (thread % 4);
 #pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          const int sample = min(sample_tile * kTile + 8 * j + 2 * (thread % 4) + c, used - 1);
-          const int position = positions[sample], begin = begins[sample];
-#pragma unroll
-          for (int r = 0; r < 2; ++r) {
-            if (key + 8 * r > position || key + 8 * r < begin) scores[4 * j + 2 * r + c] = -INFINITY;
-          }
+        for (int j = 0; j < 16; ++j) {
+          if (8 * j < begin || 8 * j >= end) scores[4 * j + 2 * r] = -INFINITY;
+          if (8 * j + 1 < begin || 8 * j + 1 >= end) scores[4 * j + 2 * r + 1] = -INFINITY;
         }
       }
     }
@@ -315,7 +316,7 @@ __global__ void __launch_bounds__(kThreads, 2) score_columns_kernel(const __grid
 int64_t tiles_of(int64_t count) { return (count + kTile - 1) / kTile; }
 
 struct Workspace {
-  int64_t chunks, partial, log_sum_exp, total;
+  int64_t chunks, partial, log_sum_exp, seen_by, total;
 };
 
 Workspace layout(const Shape& shape, int64_t samples) {
@@ -325,7 +326,8 @@ Workspace layout(const Shape& shape, int64_t samples) {
   parts.partial = aligned(shape.batch * samples * shape.heads * shape.head_dim * 2);
   const int64_t entries = shape.batch * shape.heads * tiles_of(samples) * kTile;
   parts.log_sum_exp = parts.partial + aligned(parts.chunks * entries * 8);
-  parts.total = parts.log_sum_exp + aligned(entries * 4);
+  parts.seen_by = parts.log_sum_exp + aligned(entries * 4);
+  parts.total = parts.seen_by + aligned(shape.batch * shape.length * 8);
   return parts;
 }
 
@@ -352,6 +354,7 @@ void launch(const ScoreParams& params, cudaStream_t stream) {
   args.partial = reinterpret_cast<float2*>(workspace + parts.partial);
   args.log_sum_exp = reinterpret_cast<float*>(workspace + parts.log_sum_exp);
   args.importance = params.importance;
+  args.seen_by = reinterpret_cast<const int2*>(workspace + parts.seen_by);
   args.length = static_cast<int>(shape.length);
   args.heads = static_cast<int>(shape.heads);
   args.kv_heads = static_cast<int>(shape.kv_heads);
@@ -359,7 +362,11 @@ void launch(const ScoreParams& params, cudaStream_t stream) {
   args.sample_tiles = static_cast<int>(tiles_of(samples));
   args.chunks = static_cast<int>(parts.chunks);
   args.scale_log2 = params.scale * kLog2e;
-  const int shared_bytes = static_cast<int>(sizeof(ScoreShared<kHeadDim>)) + 1024;
+  const dim3 keys_grid(static_cast<unsigned>(tiles_of(shape.length)), static_cast<unsigned>(shape.batch));
+  seen_by_kernel<<<keys_grid, kTile, 0, stream>>>(params.table.positions, params.table.begins, args.samples,
+                                                  args.length, const_cast<int2*>(args.seen_by));
+  DGA_CUDA_CHECK(cudaGetLastError());
+  const int shared_bytes = static_cast<int>(sizeof(ScoreShared<kHeadDim>));
   DGA_CUDA_CHECK(
       cudaFuncSetAttribute(score_rows_kernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   DGA_CUDA_CHECK(

@@ -7,8 +7,9 @@
 #include "kernels/grouping/score.h"
 
 // One thread block owns the keys of one block and KV head; its two warpgroups take tiles of 64 queries in turn. A
-// tile's scores against all keys of the block fit in registers, so that the softmax of a query needs one pass. Cost: L
-// (n + 1) B pairs a head, 2 D FLOP each: 344 GFLOP for L = 32K, n = 4, B = 256, 32 heads, D = 128.
+// tile's scores against all keys of the block fit in registers, so that the softmax of a query needs one pass; named
+// barriers let the softmax of one warpgroup run under the products of the other. Cost: L (n + 1) B pairs a head, 2 D
+// FLOP each: 344 GFLOP for L = 32K, n = 4, B = 256, 32 heads, D = 128.
 namespace dga::kernels {
 namespace {
 
@@ -40,13 +41,21 @@ __device__ __forceinline__ void add_probabilities(float (&low)[64], float (&high
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int end = visible[r] - column;
+    if (visible[r] < kKeys) {
+#pragma unroll
+      for (int i = 0; i < 16; ++i) {
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+          if (8 * i + c >= end) low[4 * i + 2 * r + c] = -INFINITY;
+          if (128 + 8 * i + c >= end) high[4 * i + 2 * r + c] = -INFINITY;
+        }
+      }
+    }
     float maximum = -INFINITY;
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-        if (8 * i + c >= end) low[4 * i + 2 * r + c] = -INFINITY;
-        if (128 + 8 * i + c >= end) high[4 * i + 2 * r + c] = -INFINITY;
         maximum = fmaxf(maximum, fmaxf(low[4 * i + 2 * r + c], high[4 * i + 2 * r + c]));
       }
     }
@@ -81,14 +90,12 @@ __device__ __forceinline__ void add_probabilities(float (&low)[64], float (&high
 
 template <int kHeadDim>
 __global__ void __launch_bounds__(256, 1) score_blocks_kernel(const __grid_constant__ BlockScoreArgs args) {
-  extern __shared__ uint8_t bytes[];
-  auto& shared =
-      *reinterpret_cast<BlockScoreShared<kHeadDim>*>((reinterpret_cast<uintptr_t>(bytes) + 1023) & ~uintptr_t{1023});
+  auto& shared = sm90::dynamic_shared<BlockScoreShared<kHeadDim>>();
   const Segment block = args.table.segments[blockIdx.x];
   if (block.focal_count + block.group_count == 0) return;  // never divided
   const int kv_head = blockIdx.y;
   const int group = args.heads / args.kv_heads;
-  const int warpgroup = threadIdx.x / 128, thread = threadIdx.x % 128;
+  const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0), thread = threadIdx.x % 128;
   if (threadIdx.x == 0) {
     sm90::barrier_init(&shared.key_full, 1);
     for (int i = 0; i < 2 * kStages; ++i) sm90::barrier_init(&shared.query_full[i % 2][i / 2], 1);
@@ -121,10 +128,13 @@ __global__ void __launch_bounds__(256, 1) score_blocks_kernel(const __grid_const
   }
   float sums[64] = {};
   sm90::barrier_wait(&shared.key_full, 0);
+  // The warpgroups take turns, also where the second has no tile left: what it computes then is seen by no query.
+  if (warpgroup == 1) sm90::named_barrier_arrive(3, 256);
 #pragma unroll 1
-  for (int step = warpgroup; step < steps; step += 2) {
+  for (int step = warpgroup; step < steps + warpgroup; step += 2) {
     const int stage = step / 2 % kStages;
-    sm90::barrier_wait(&shared.query_full[warpgroup][stage], step / 2 / kStages & 1);
+    if (step < steps) sm90::barrier_wait(&shared.query_full[warpgroup][stage], step / 2 / kStages & 1);
+    sm90::named_barrier_sync(3 + warpgroup, 256);
     float low[64], high[64];
     const uint64_t query = sm90::descriptor_k_major(&shared.query[warpgroup][stage][0][0][0]);
     const uint64_t key = sm90::descriptor_k_major(&shared.key[0][0][0]);
@@ -139,6 +149,7 @@ __global__ void __launch_bounds__(256, 1) score_blocks_kernel(const __grid_const
       sm90::wgmma_ss<0, 0>(high, a, sm90::descriptor_advance(key, offset + 128 * 128), k != 0);
     }
     sm90::wgmma_commit();
+    sm90::named_barrier_arrive(4 - warpgroup, 256);
     sm90::wgmma_wait<0>();
     sm90::fence_registers(low);
     sm90::fence_registers(high);
@@ -148,7 +159,7 @@ __global__ void __launch_bounds__(256, 1) score_blocks_kernel(const __grid_const
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int query_index = step % tiles * kQueries + thread / 32 * 16 + thread % 32 / 4 + 8 * r;
-      visible[r] = query_index < queries ? min(query_index + 1, block.length) : 0;
+      visible[r] = step < steps && query_index < queries ? min(query_index + 1, block.length) : 0;
     }
     add_probabilities(low, high, visible, args.scale_log2, sums);
   }
@@ -187,7 +198,7 @@ void launch(const BlockScoreParams& params, cudaStream_t stream) {
   args.kv_heads = static_cast<int>(shape.kv_heads);
   args.local_blocks = static_cast<int>(params.local_blocks);
   args.scale_log2 = params.scale * 1.4426950408889634f;
-  const int shared_bytes = static_cast<int>(sizeof(BlockScoreShared<kHeadDim>)) + 1024;
+  const int shared_bytes = static_cast<int>(sizeof(BlockScoreShared<kHeadDim>));
   const auto kernel = score_blocks_kernel<kHeadDim>;
   DGA_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   kernel<<<dim3(args.table.segment_count, args.kv_heads), 256, shared_bytes, stream>>>(args);

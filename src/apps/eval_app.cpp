@@ -161,6 +161,7 @@ void print_result(const json& result, std::vector<json> beside, bool is_retrieva
 }
 
 ExitCode run_eval(const EvalAppOptions& options, Communicator& ranks) {
+  install_stop_signals();
   const std::optional<RetrievalTask> task = retrieval_task(options.task);
   if (task && !options.beside.empty()) fail(ExitCode::usage, "--beside takes results of perplexity; leave it out");
   const std::vector<json> beside = read_results(options.beside);
@@ -170,7 +171,6 @@ ExitCode run_eval(const EvalAppOptions& options, Communicator& ranks) {
   run_on_first(ranks, "eval/folder", [&] {
     if (output.has_parent_path()) fs::create_directories(output.parent_path());
   });
-  install_stop_signals();
   EvalProgress progress(output.string() + ".partial", evaluation_key(run, options.task), ranks);
   const json result = task ? retrieve(run, *task, ranks, progress) : evaluate(run, ranks, progress);
   run_on_first(ranks, "eval/result", [&] {

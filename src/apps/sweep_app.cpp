@@ -6,10 +6,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <sstream>
 
 #include "apps/apps.h"
 #include "apps/ranks.h"
+#include "dist/launch_environment.h"
 #include "dist/together.h"
 #include "sweep/runner.h"
 #include "sweep/table.h"
@@ -18,8 +20,8 @@
 namespace dga {
 namespace {
 
-/// Processes that run a sweep together wait for each other's points, however long they train.
-constexpr auto kPatience = std::chrono::hours(24 * 365);
+/// The processes of a sweep wait for each other only when all points are done.
+constexpr std::chrono::seconds kForever = std::chrono::hours(24 * 365);
 
 struct SweepAppOptions {
   std::string file;
@@ -64,37 +66,46 @@ std::vector<std::string> choose_gpus(const std::string& text) {
   return chosen;
 }
 
-/// The GPUs of this process, where several of this host run the sweep.
-std::vector<std::string> own_gpus(const std::vector<std::string>& chosen, const Communicator& ranks) {
-  const Share share{ranks.local_rank(), ranks.local_world_size()};
-  std::vector<std::string> own;
-  for (size_t i = 0; i < chosen.size(); ++i) {
-    if (share.has(static_cast<int64_t>(i))) own.push_back(chosen[i]);
-  }
-  return own;
+/// Those of this process, where several of this host run the sweep. With fewer GPUs than processes, as where the
+/// launcher shows each its own, they take them in turn.
+std::vector<std::string> own_gpus(const std::vector<std::string>& gpus, const LaunchEnvironment& place) {
+  const auto processes = static_cast<size_t>(place.local_world_size), index = static_cast<size_t>(place.local_rank);
+  if (gpus.empty() || processes == 1) return gpus;
+  if (gpus.size() < processes) return {gpus[index % gpus.size()]};
+  const size_t each = gpus.size() / processes;
+  const auto first = gpus.begin() + static_cast<std::ptrdiff_t>(index * each);
+  return {first, first + static_cast<std::ptrdiff_t>(each)};
+}
+
+/// The plan; what it writes is written by the first process before the others read it.
+SweepPlan read_together(const SweepAppOptions& options, Communicator& ranks) {
+  std::optional<SweepPlan> plan;
+  run_on_first(ranks, "sweep/plan", [&] { plan = read_sweep(options.file, options.assignments); });
+  return plan ? *std::move(plan) : read_sweep(options.file, options.assignments);
 }
 
 ExitCode run(const SweepAppOptions& options, Communicator& ranks) {
-  ranks.set_time_limit(kPatience);
-  const SweepPlan plan = read_sweep(options.file, options.assignments);
+  ranks.set_time_limit(kForever);
+  const SweepPlan plan = read_together(options, ranks);
   if (options.list) {
     if (ranks.is_first()) std::fputs(sweep_table(plan).markdown().c_str(), stdout);
     return ExitCode::ok;
   }
-  for (const SweepPoint& point : plan.points) {
-    for (const std::string& warning : point.warnings) log::warning("point ", point.name, ": ", warning);
+  if (ranks.is_first()) {
+    for (const SweepPoint& point : plan.points) {
+      for (const std::string& warning : point.warnings) log::warning("point ", point.name, ": ", warning);
+    }
   }
   SweepOptions sweep;
   sweep.program = std::filesystem::read_symlink("/proc/self/exe");
-  sweep.gpus = own_gpus(choose_gpus(options.gpus), ranks);
+  sweep.gpus = own_gpus(choose_gpus(options.gpus), find_launch_environment());
   sweep.share = {ranks.rank(), ranks.world_size()};
-  sweep.on_first = [&](const std::string& topic, const std::function<void()>& work) {
-    run_on_first(ranks, topic, work);
-  };
+  sweep.on_first = [&](const std::string& topic, const auto& work) { run_on_first(ranks, topic, work); };
   const ExitCode code = run_sweep(plan, sweep);
-  if (!ranks.is_first()) return code;
-  std::fputs(sweep_table(plan).markdown().c_str(), stdout);
-  log::info("written to ", plan.folder.string(), ": table.md, table.csv, report.html");
+  if (ranks.is_first()) {
+    std::fputs(sweep_table(plan).markdown().c_str(), stdout);
+    log::info("written to ", plan.folder.string(), ": table.md, table.csv, report.html");
+  }
   return code;
 }
 

@@ -8,7 +8,6 @@
 #include "data/shard_format.h"
 #include "util/error.h"
 #include "util/file.h"
-#include "util/log.h"
 
 namespace dga {
 namespace fs = std::filesystem;
@@ -44,9 +43,7 @@ std::shared_ptr<TokenShard> TokenShard::open(const fs::path& path) {
     shard->file_ = MappedFile(path);
     bytes = shard->file_.bytes();
   }
-  if (shard->parse(bytes)) return shard;
-  log::warning(path.string(), " is no whole token shard; its file is tokenised again");
-  return nullptr;
+  return shard->parse(bytes) ? shard : nullptr;
 }
 
 bool TokenShard::parse(std::span<const std::byte> bytes) {

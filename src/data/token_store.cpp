@@ -74,6 +74,7 @@ std::shared_ptr<TokenFile> TokenStore::open_text(const SourceFile& file, const s
     }
     return shard;
   }
+  if (std::filesystem::exists(path)) log::warning(path, " is no whole token shard; its file is tokenised again");
   if (!encoders_) {
     encoders_ = std::make_unique<EncoderPool>(*tokenizer_, threads_);
     if (!tokenizer_->can_be_cut()) {

@@ -17,20 +17,20 @@ FailureBoard::Progress FailureBoard::progress() const {
 int64_t FailureBoard::begin(const std::string& name) {
   const std::lock_guard lock(mutex_);
   check_locked();
-  pending_.push_back({++progress_.begun, name, Clock::now()});
+  pending_[++progress_.begun] = name;
   return progress_.begun;
 }
 
-void FailureBoard::end() {
+void FailureBoard::end(int64_t number) {
   const std::lock_guard lock(mutex_);
+  pending_.erase(number);
   ++progress_.ended;
-  pending_.pop_front();
-  if (!pending_.empty()) pending_.front().since = Clock::now();
 }
 
 std::optional<FailureBoard::Collective> FailureBoard::oldest() const {
   const std::lock_guard lock(mutex_);
-  return pending_.empty() ? std::nullopt : std::optional(pending_.front());
+  if (pending_.empty()) return std::nullopt;
+  return Collective{pending_.begin()->first, pending_.begin()->second};
 }
 
 void FailureBoard::set_failure(const std::string& text) {

@@ -3,8 +3,8 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -15,8 +15,6 @@ namespace dga {
 /// failed. Whoever waits for another rank waits here, so that a failure wakes it.
 class FailureBoard {
  public:
-  using Clock = std::chrono::steady_clock;
-
   struct Progress {
     int64_t step = 0;
     int64_t begun = 0;  // collectives
@@ -25,7 +23,6 @@ class FailureBoard {
   struct Collective {
     int64_t number = 0;  // counted from 1, the same on all ranks
     std::string name;
-    Clock::time_point since;  // when it became the oldest that has not ended
   };
 
   void set_step(int64_t step);
@@ -33,8 +30,7 @@ class FailureBoard {
 
   /// Throws the failure, if there is one. Returns the collective's number.
   int64_t begin(const std::string& name);
-  /// Collectives end in the order in which they begin.
-  void end();
+  void end(int64_t number);
   /// The oldest collective that has begun and not ended.
   std::optional<Collective> oldest() const;
 
@@ -57,7 +53,7 @@ class FailureBoard {
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   Progress progress_;
-  std::deque<Collective> pending_;
+  std::map<int64_t, std::string> pending_;  // collectives, by number
   std::optional<std::string> failure_;
 };
 

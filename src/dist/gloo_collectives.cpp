@@ -17,6 +17,7 @@ namespace {
 
 struct GlooItem {
   std::string name;
+  int64_t number = 0;
   std::function<void(GlooGroup&)> run;
   // Under the board's lock.
   bool done = false;
@@ -64,7 +65,7 @@ void run_queue(const std::shared_ptr<GlooQueue>& queue) {
     lock.lock();
     if (queue->board == nullptr) return;
     broken = !error.empty();
-    if (!broken) queue->board->end();
+    if (!broken) queue->board->end(item->number);
     queue->board->wake([&] {
       item->done = true;
       item->error = error;
@@ -126,10 +127,12 @@ class GlooCollectives final : public Collectives {
 
  private:
   std::unique_ptr<PendingCollective> begin(const char* name, std::function<void(GlooGroup&)> run) {
-    const auto item = std::make_shared<GlooItem>(GlooItem{name, std::move(run), false, ""});
+    const auto item = std::make_shared<GlooItem>();
+    item->name = name;
+    item->run = std::move(run);
     {
       const std::lock_guard lock(queue_->mutex);
-      ranks_.watch()->board().begin(name);
+      item->number = ranks_.watch()->board().begin(name);
       queue_->items.push_back(item);
     }
     queue_->changed.notify_all();

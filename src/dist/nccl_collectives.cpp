@@ -54,7 +54,11 @@ struct NcclState {
   at::cuda::CUDAEvent start;  // the current stream, up to a collective's begin; used anew by each
   std::timed_mutex mutex;     // held within NCCL
   ncclComm_t comm = nullptr;  // null before it is made and after it was aborted
-  std::deque<std::shared_ptr<at::cuda::CUDAEvent>> pending;  // ends of collectives, in order
+  struct End {
+    int64_t number;
+    std::shared_ptr<at::cuda::CUDAEvent> event;
+  };
+  std::deque<End> pending;  // collectives, in order
 
   /// Notes collectives that the device has finished; returns what NCCL noticed in the background, if anything.
   std::string poll();
@@ -66,10 +70,7 @@ std::string NcclState::poll() {
   if (!lock.owns_lock() || comm == nullptr) return "";
   const c10::cuda::CUDAGuard guard(device);
   try {
-    while (!pending.empty() && pending.front()->query()) {
-      pending.pop_front();
-      board.end();
-    }
+    for (; !pending.empty() && pending.front().event->query(); pending.pop_front()) board.end(pending.front().number);
   } catch (const std::exception&) {
     return "";  // the device has failed; the main thread learns it from the device
   }
@@ -170,12 +171,12 @@ class NcclCollectives final : public Collectives {
     ncclResult_t result = ncclSuccess;
     {
       const std::lock_guard lock(state_->mutex);
-      state_->board.begin(name);  // throws after a failure, so comm is there
+      const int64_t number = state_->board.begin(name);  // throws after a failure, so comm is there
       state_->start.record(c10::cuda::getCurrentCUDAStream(state_->device.index()));
       state_->start.block(state_->stream);
       result = call(state_->comm, state_->stream.stream());
       end->record(state_->stream);
-      state_->pending.push_back(end);
+      state_->pending.push_back({number, end});
     }
     require(result, name);
     return std::make_unique<NcclPending>(state_, end, std::move(tensors));

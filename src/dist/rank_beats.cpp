@@ -10,7 +10,7 @@
 namespace dga {
 namespace {
 
-using Clock = FailureBoard::Clock;
+using Clock = std::chrono::steady_clock;
 
 constexpr const char* kFailureKey = "failure";
 constexpr int64_t kExtraBeats = 4;
@@ -49,8 +49,10 @@ class Beats {
     if (const auto reported = s_.store->find(kFailureKey)) s_.board.set_failure(*reported);
     if (last) return true;
     if (met_) {
-      look_at_ranks();
-      look_at_collectives();
+      const bool is_beat = Clock::now() - last_look_ >= s_.times.beat * 9 / 10;  // or was woken early
+      if (is_beat) last_look_ = Clock::now();
+      look_at_ranks(is_beat);
+      if (is_beat) look_at_collectives();
     } else {
       look_for_arrivals();
     }
@@ -117,9 +119,9 @@ class Beats {
     }
   }
 
-  void look_at_ranks() {
-    const bool is_beat = Clock::now() - last_look_ >= s_.times.beat * 9 / 10;  // or was woken early
-    if (is_beat) last_look_ = Clock::now();
+  /// Silence is counted in beats of this thread, not in time, so that a process that was itself stopped and goes on
+  /// does not take the others for silent; so are the waits for collectives.
+  void look_at_ranks(bool is_beat) {
     std::vector<std::string> keys = keys_of_all(s_, sign_key);
     if (s_.place.rank != 0) keys.resize(1);
     const std::vector<std::string> signs = s_.store->get_all(keys);
@@ -131,6 +133,7 @@ class Beats {
       seen.sign = sign;
       doubt = doubt || sign.mood == Mood::doubting;
     }
+    s_.first_step = seen_[0].sign.progress.step;
     judge(signs.size(), doubt ? s_.times.doubted_beats : s_.times.silent_beats);
   }
 
@@ -167,25 +170,32 @@ class Beats {
   void look_at_collectives() {
     poll_device();
     const auto oldest = s_.board.oldest();
-    const auto limit = std::chrono::seconds(s_.limit_seconds);
-    if (!oldest || Clock::now() - oldest->since < limit || s_.board.failure()) return;
+    waited_ = oldest && oldest->number == oldest_ ? waited_ + s_.times.beat : std::chrono::milliseconds(0);
+    oldest_ = oldest ? oldest->number : 0;
+    const std::chrono::seconds limit(s_.limit_seconds);
+    if (oldest && waited_ >= limit && !s_.board.failure()) publish(lateness_text(*oldest, limit));
+  }
+
+  std::string lateness_text(const FailureBoard::Collective& oldest, std::chrono::seconds limit) {
     std::string behind;
     const std::vector<std::string> signs = s_.store->get_all(keys_of_all(s_, sign_key));
     for (size_t rank = 0; rank < signs.size(); ++rank) {
       const RankSign sign = RankSign::parse(signs[rank]);
-      if (sign.progress.begun >= oldest->number) continue;
+      if (sign.progress.begun >= oldest.number) continue;
       behind += str(behind.empty() ? "" : ", ", s_.names[rank], sign.mood == Mood::done ? " has ended" : " is",
                     " at step ", sign.progress.step, " with ", sign.progress.begun, " begun");
     }
-    publish(str(s_.names[static_cast<size_t>(s_.place.rank)], " waits at step ", s_.board.progress().step, " since ",
-                limit.count(), " s (parallel.timeout_seconds) for ", oldest->name, ", collective ", oldest->number,
-                behind.empty() ? "; all ranks have begun it" : "; behind: " + behind));
+    return str(s_.names[static_cast<size_t>(s_.place.rank)], " waits at step ", s_.board.progress().step, " since ",
+               limit.count(), " s (parallel.timeout_seconds) for ", oldest.name, ", collective ", oldest.number,
+               behind.empty() ? "; all ranks have begun it" : "; behind: " + behind);
   }
 
   WatchState& s_;
   RankSign sign_;
   std::vector<Seen> seen_;
   int64_t problem_beats_ = 0;
+  int64_t oldest_ = 0;  // number of the oldest collective under way
+  std::chrono::milliseconds waited_{0};
   bool met_ = false;
   const Clock::time_point begin_ = Clock::now();
   Clock::time_point last_look_;
@@ -207,10 +217,13 @@ RankSign RankSign::parse(const std::string& text) {
 }
 
 std::string WatchState::store_lost_text() {
-  std::string holder;
-  board.wake([&] { holder = place.store_of_launcher ? "the launcher" : names.empty() ? "rank 0" : names[0]; });
-  return str(holder, " is gone: no answer from ", place.master_address, ":", place.master_port, "; this is rank ",
-             place.rank, " at step ", board.progress().step);
+  std::string first = "rank 0";
+  board.wake([&] {
+    if (!names.empty()) first = names[0];
+  });
+  const std::string address = str(place.master_address, ":", place.master_port);
+  if (place.store_of_launcher) return str("the launcher's store at ", address, " does not answer");
+  return str(first, " is gone: no answer from ", address, "; its last sign of life was at step ", first_step.load());
 }
 
 void run_beats(const std::shared_ptr<WatchState>& state) {

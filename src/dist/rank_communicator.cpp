@@ -51,11 +51,27 @@ class RankCommunicator final : public Communicator {
 
   Collectives& among(c10::Device device) {
     std::unique_ptr<Collectives>& made = device.is_cuda() ? nccl_ : gloo_;
-    if (!made) made = device.is_cuda() ? make_nccl_collectives(ranks_, device) : make_gloo_collectives(ranks_);
+    if (!made) made = connect(device);
     return *made;
   }
 
+  std::unique_ptr<Collectives> connect(c10::Device device) {
+    const std::string topic = str("device of collectives ", ++connections_);
+    const std::vector<std::string> kinds = ranks_.exchange(topic, device.is_cuda() ? "a GPU" : "the CPU");
+    for (size_t other = 1; other < kinds.size(); ++other) {
+      if (kinds[other] == kinds[0]) continue;
+      fail(ExitCode::config, "run.device: ", ranks_.name_of(0), " works on ", kinds[0], ", ",
+           ranks_.name_of(static_cast<int64_t>(other)), " on ", kinds[other], "; set it to cpu or cuda for all");
+    }
+    FailureBoard& board = ranks_.watch()->board();
+    const int64_t number = board.begin("the connection of the ranks");
+    auto made = device.is_cuda() ? make_nccl_collectives(ranks_, device) : make_gloo_collectives(ranks_);
+    board.end(number);
+    return made;
+  }
+
   RankGroup& ranks_;
+  int64_t connections_ = 0;
   std::unique_ptr<Collectives> gloo_;
   std::unique_ptr<Collectives> nccl_;
 };

@@ -46,8 +46,7 @@ void run_guard(const std::shared_ptr<WatchState>& state) {
     state->board.pause(state->times.beat, [&](bool failed) { return (closed = state->closed) || failed; });
     if (closed) return;
     if (state->board.failure()) return act_on_failure(state);
-    // Counted in beats of this thread, not in time, so that a process that was itself stopped and goes on does not take
-    // the others for silent.
+    // In beats of this thread, not in time, as for the other ranks.
     const int64_t beat = state->beats;
     silent = beat == last_beat ? silent + 1 : 0;
     last_beat = beat;

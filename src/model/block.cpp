@@ -110,19 +110,11 @@ struct BeforeAndAttention {
 };
 
 /// With autograd where it is on.
-BeforeAndAttention until_attention(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context,
-                                   AttentionMemory* memory = nullptr) {
+BeforeAndAttention until_attention(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context) {
   variable_list inputs = {x};
   kBefore.append(inputs, weights);
   const variable_list parts = BeforeAttentionNode::apply(at::TensorList(inputs), &context);
-  return {parts[0], context.attention->forward(parts[1], parts[2], parts[3], *context.layout, memory)};
-}
-
-/// Without autograd; keeps nothing.
-at::Tensor whole_layer(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context,
-                       AttentionMemory* memory = nullptr) {
-  const BeforeAndAttention until = until_attention(x, weights, context, memory);
-  return after_attention(x, until.attended, weights, context, Recompute::block).output;
+  return {parts[0], context.attention->forward(parts[1], parts[2], parts[3], *context.layout)};
 }
 
 /// Inputs: x and all weights.
@@ -135,10 +127,17 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
     auto kept = c10::make_intrusive<Kept>();
     AttentionMemory& attention = kept->attention;
     attention.keep_output = plan.keep_attention;
-    const at::Tensor output = whole_layer(inputs[0], kWhole.read(inputs), *context, &attention);
+    const BlockWeights weights = kWhole.read(inputs);
+    AttentionInputs before = before_attention(inputs[0], weights, *context);
+    const at::Tensor attended =
+        context->attention->forward(before.query, before.key, before.value, *context->layout, &attention);
+    if (!plan.keep_attention_inputs) before = {};
+    const at::Tensor output = after_attention(inputs[0], attended, weights, *context, Recompute::block).output;
     kept->store = plan.store;
     // Detached: what the store holds must not hold the graph that holds the store.
-    kept->slot = plan.store->put({inputs[0].detach(), std::move(attention.output), std::move(attention.log_sum_exp)});
+    kept->slot = plan.store->put({inputs[0].detach(), std::move(attention.output), std::move(attention.log_sum_exp),
+                                  std::move(before.query), std::move(before.key), std::move(before.value),
+                                  std::move(before.inverse_rms)});
     ctx->saved_data["kept"] = c10::IValue::make_capsule(kept);
     return output;
   }
@@ -154,7 +153,8 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
     kept->attention.output = std::move(stored[1]);
     kept->attention.log_sum_exp = std::move(stored[2]);
     const BlockWeights weights = WeightRange{kWhole.first, kWhole.count, 0}.read(ctx->get_saved_variables());
-    AttentionInputs inputs = before_attention(x, weights, context);
+    AttentionInputs inputs{std::move(stored[3]), std::move(stored[4]), std::move(stored[5]), std::move(stored[6])};
+    if (!inputs.query.defined()) inputs = before_attention(x, weights, context);
     const auto leaf = [](const at::Tensor& t) { return t.detach().set_requires_grad(true); };
     const variable_list leaves = {leaf(inputs.query), leaf(inputs.key), leaf(inputs.value)};
     const at::Tensor inverse_rms = inputs.inverse_rms;
@@ -182,7 +182,7 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
 
  private:
   struct Kept : torch::CustomClassHolder {
-    std::shared_ptr<HostStore> store;  // of the input and of attention's output and log-sum-exp
+    std::shared_ptr<HostStore> store;  // of the input, attention's output and log-sum-exp, and its inputs
     size_t slot = 0;
     AttentionMemory attention;  // without what the store holds
   };
@@ -192,7 +192,9 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
 
 at::Tensor block_forward(const at::Tensor& x, const BlockWeights& weights, const BlockContext& context,
                          const BlockPlan& plan) {
-  if (!at::GradMode::is_enabled()) return whole_layer(x, weights, context);
+  if (!at::GradMode::is_enabled()) {
+    return after_attention(x, until_attention(x, weights, context).attended, weights, context, Recompute::block).output;
+  }
   if (plan.recompute == Recompute::block) {
     variable_list inputs = {x};
     kWhole.append(inputs, weights);

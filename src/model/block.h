@@ -64,7 +64,9 @@ struct BlockContext {
 struct BlockPlan {
   Recompute recompute = Recompute::none;
   std::shared_ptr<HostStore> store;  // of Recompute::block
-  bool keep_attention = false;       // under Recompute::block, see MemoryConfig
+  // Under Recompute::block, see MemoryConfig and Offload.
+  bool keep_attention = false;
+  bool keep_attention_inputs = false;
 };
 
 /// One decoder layer: x [B, L, hidden] -> [B, L, hidden].

@@ -106,11 +106,12 @@ at::Tensor Llama::forward(const at::Tensor& tokens, const SequenceLayout& layout
   context.layout = std::make_shared<const SequenceLayout>(layout);
   at::Tensor x = at::embedding(embedding_, tokens);
   context.mlp_tile_tokens = memory.mlp_tile_tokens;
-  const auto store = std::make_shared<HostStore>(memory.offload == Offload::block_inputs);
+  const auto store = std::make_shared<HostStore>(memory.offload != Offload::none);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     context.attention = blocks_[i].attention.get();
     x = block_forward(x, blocks_[i].weights, context,
-                      {memory.of_layer(static_cast<int64_t>(i)), store, memory.keep_attention});
+                      {memory.of_layer(static_cast<int64_t>(i)), store, memory.keep_attention,
+                       memory.offload == Offload::attention_inputs});
   }
   return rms_norm(x, final_norm_, config_.rms_norm_eps);
 }

@@ -16,7 +16,8 @@ void MemoryConfig::fields(config::Fields& f) {
   f.field(
       "offload", offload,
       "GPU: block_inputs keeps what recompute: block keeps of a layer (its input and, with keep_attention, attention's "
-      "output) in pinned host memory, copied while the GPU computes");
+      "output) in pinned host memory, copied while the GPU computes; attention_inputs also keeps queries, keys and "
+      "values there, so that their projections never run again");
   f.field("mlp_tile_tokens", mlp_tile_tokens,
           "tokens that go through the part of a layer behind attention at a time; less memory at long contexts. 0: all",
           config::at_least(0));
@@ -24,7 +25,7 @@ void MemoryConfig::fields(config::Fields& f) {
 
 void MemoryConfig::check(config::Checker& c) const {
   c.require(offload == Offload::none || recompute == Recompute::block, "offload",
-            "block_inputs needs recompute: block, which keeps little else");
+            "needs recompute: block, which keeps little else");
   c.require(!recompute_layers || recompute != Recompute::none, "recompute_layers",
             "needs recompute: selective or block");
 }

@@ -16,10 +16,13 @@ inline auto enum_names(Recompute) {
       {{Recompute::none, "none"}, {Recompute::selective, "selective"}, {Recompute::block, "block"}});
 }
 
-/// What waits for the backward pass in pinned host memory instead of the GPU's.
-enum class Offload { none, block_inputs };
+/// What waits for the backward pass in pinned host memory instead of the GPU's. attention_inputs: what block_inputs
+/// says, and the queries, keys and values, whose projections then never run again.
+enum class Offload { none, block_inputs, attention_inputs };
 inline auto enum_names(Offload) {
-  return config::names<Offload>({{Offload::none, "none"}, {Offload::block_inputs, "block_inputs"}});
+  return config::names<Offload>({{Offload::none, "none"},
+                                 {Offload::block_inputs, "block_inputs"},
+                                 {Offload::attention_inputs, "attention_inputs"}});
 }
 
 /// How a training step trades time for memory; TrainConfig lists these among its own fields. None of them changes what

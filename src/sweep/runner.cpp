@@ -80,15 +80,15 @@ class Runner {
 
   /// Places for points: as many GPUs as a point takes, or one place without GPUs.
   void make_places() {
-    if (options_.gpus.empty()) free_.emplace_back();
     const auto needed = static_cast<size_t>(plan_.gpus_per_point);
+    if (options_.gpus.empty() && needed == 1) free_.emplace_back();
     for (size_t first = 0; first + needed <= options_.gpus.size(); first += needed) {
       std::string names = options_.gpus[first];
       for (size_t i = 1; i < needed; ++i) names += "," + options_.gpus[first + i];
       free_.push_back(names);
     }
     if (free_.empty()) {
-      fail(ExitCode::config, "gpus_per_point: ", needed, ", but there are ", options_.gpus.size(), " GPUs here");
+      fail(ExitCode::config, "gpus_per_point: ", needed, ", but this process has ", options_.gpus.size(), " GPUs");
     }
   }
 

@@ -92,10 +92,18 @@ int64_t attention_kept(const RunConfig& config, const Sizes& s, const Layer& lay
          (lists ? list_bytes(s, config.attention) + bounds_bytes(s) : 0);
 }
 
+/// Under Recompute::block: attention's output and log-sum-exp, and its inputs, where they are kept.
+int64_t attention_kept_by_block(const MemoryConfig& memory, const Sizes& s) {
+  return (memory.keep_attention ? rows_of(s, s.query) + s.tokens * kSingle * s.heads : 0) +
+         (memory.offload == Offload::attention_inputs ? rows_of(s, s.query + 2 * s.key) : 0);
+}
+
 /// Kept beside the layer's input; its output is the next layer's input.
 int64_t layer_kept(const RunConfig& config, const Sizes& s, const Layer& layer) {
+  const MemoryConfig& memory = config.train.memory;
   if (layer.plan == Recompute::block) {
-    return config.train.memory.keep_attention ? s.tokens * (kHalf * s.query + kSingle * s.heads) : 0;
+    const int64_t norm = memory.offload == Offload::attention_inputs ? s.tokens * kSingle : 0;
+    return attention_kept_by_block(memory, s) + norm;
   }
   const int64_t selective = rows_of(s, s.hidden) + attention_kept(config, s, layer) + 2 * kSingle * s.tokens;
   return layer.plan == Recompute::selective ? selective : selective + 2 * rows_of(s, s.intermediate);
@@ -118,8 +126,7 @@ int64_t layer_working(const RunConfig& config, const Sizes& s, const Layer& laye
   const int64_t attention = rows_of(s, s.query + 2 * s.key) + s.tokens * (kSingle * s.query + 2 * kSingle * s.heads) +
                             (remade ? 2 : 1) * lists;
   const int64_t recomputed =
-      again ? attention_kept(config, s, layer) - (config.train.memory.keep_attention ? layer_kept(config, s, layer) : 0)
-            : 0;
+      again ? attention_kept(config, s, layer) - attention_kept_by_block(config.train.memory, s) : 0;
   return gradients + recomputed + std::max(mlp, attention);
 }
 
@@ -141,7 +148,7 @@ struct Activations {
 /// The worst moment: the loss, or the backward pass of one of the layers, when those behind it are done.
 Activations worst_activations(const RunConfig& config, const Sizes& s) {
   const MemoryConfig& memory = config.train.memory;
-  const bool offloaded = memory.offload == Offload::block_inputs;
+  const bool offloaded = memory.offload != Offload::none;
   Activations worst{0, 0, 0};
   int64_t kept = 0;
   for (int64_t index = 0; index < s.layers; ++index) {
@@ -254,8 +261,8 @@ std::optional<DeviceRates> device_rates(const std::string& device_name) {
   // H100: docs/benchmarks/attention_h100.md; products of 8192^3 run at 779 TFLOP/s alone, 650 within a step, copies at
   // 2.99 TB/s, kernels at 90 % of that. H200: the same chip with 1.43 times the memory bandwidth.
   static constexpr std::array kRates = {
-      DeviceRates{"H100", int64_t{79} << 30, 650e12, 645e12, 486e12, 629e12, 410e12, 1.4e-4, 300e12, 2.7e12, 25e9},
-      DeviceRates{"H200", int64_t{139} << 30, 650e12, 645e12, 486e12, 629e12, 410e12, 1.4e-4, 300e12, 3.9e12, 25e9}};
+      DeviceRates{"H100", int64_t{79} << 30, 650e12, 645e12, 486e12, 629e12, 410e12, 1.4e-4, 300e12, 2.7e12, 50e9},
+      DeviceRates{"H200", int64_t{139} << 30, 650e12, 645e12, 486e12, 629e12, 410e12, 1.4e-4, 300e12, 3.9e12, 50e9}};
   for (const DeviceRates& rates : kRates) {
     if (device_name.find(rates.name) != std::string::npos) return rates;
   }
@@ -311,11 +318,15 @@ PredictedTime predict_time(const RunConfig& config, const LlamaConfig& model, co
     const AttentionTime attention = attention_seconds(config, s, layer, rates);
     const bool again = layer.plan == Recompute::block;
     const int64_t mlp = s.hidden * s.intermediate;
-    const int64_t recomputed = again ? s.layer_weights - mlp : layer.plan == Recompute::selective ? 2 * mlp : 0;
+    const bool inputs_again = again && config.train.memory.offload != Offload::attention_inputs;
+    const int64_t before_attention = s.hidden * (s.query + 2 * s.key);
+    const int64_t recomputed = again ? s.layer_weights - mlp - (inputs_again ? 0 : before_attention)
+                               : layer.plan == Recompute::selective ? 2 * mlp
+                                                                    : 0;
     flops += tokens * static_cast<double>(6 * s.layer_weights + 2 * recomputed);
     time.attention += batches * (attention.forward + attention.backward);
     bytes += pointwise_bytes(s) * (again ? 4.5 : 3.5);  // the backward pass moves 2.5 times the bytes of the forward
-    if (again && config.train.memory.offload == Offload::block_inputs) {
+    if (again && config.train.memory.offload != Offload::none) {
       offloaded += static_cast<double>(layer_kept(config, s, layer) + rows_of(s, s.hidden));
     }
   }

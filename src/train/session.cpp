@@ -108,7 +108,7 @@ TrainerParts assemble(const LoadedRun& run, std::optional<CheckpointFolder> resu
 }
 
 void agree(const LoadedRun& run, Communicator& ranks) {
-  check_batch(run.config.train, ranks.world_size());
+  run_on_first(ranks, "train/batch", [&] { check_batch(run.config.train, ranks.world_size()); });
   ranks.set_time_limit(std::chrono::seconds(run.config.parallel.timeout_seconds));
   if (ranks.world_size() == 1) return;
   require_agreement(ranks, run_facts(run, load_run_tokenizer(run.config).get()));

@@ -15,33 +15,42 @@ namespace {
 
 constexpr const char* kStateName = "state.json";
 
-/// A copy in host memory of the numbers of `ranges`; the others are neither set nor, as far as the system gives memory
-/// when it is touched, held.
-at::Tensor copy_ranges(const at::Tensor& live, const std::vector<FlatRange>& ranges) {
+/// A copy in host memory of the numbers of `ranges`, or with a `unit` of those that stand for so many each. The others
+/// are neither set nor, as far as the system gives memory when it is touched, held.
+at::Tensor copy_ranges(const at::Tensor& live, const std::vector<FlatRange>& ranges, int64_t unit = 1) {
+  if (!live.defined()) return live;
   const at::Tensor copy = at::empty(live.sizes(), live.options().device(at::kCPU).pinned_memory(false));
   for (const FlatRange& range : ranges) {
-    copy.slice(0, range.begin, range.end).copy_(live.slice(0, range.begin, range.end));
+    const int64_t begin = range.begin / unit, end = (range.end + unit - 1) / unit;
+    copy.slice(0, begin, end).copy_(live.slice(0, begin, end));
   }
   return copy;
 }
 
 /// A copy in host memory of what the checkpoint gets from this rank of the weights that are trained, and its moments.
 OptimizerState copy_state(const AdamW& optimizer, const std::set<std::string>& written) {
-  OptimizerState copy = optimizer.state();
+  const OptimizerState& live = optimizer.state();
   std::map<std::string, int64_t> begins;
-  std::vector<FlatRange> ranges;
+  std::vector<FlatRange> weights, owned;
   for (const FlatSlot& slot : optimizer.layout().slots) {
     begins[slot.name] = slot.begin;
-    if (written.contains(slot.name)) ranges.push_back({slot.begin, slot.begin + slot.count});
+    if (written.contains(slot.name)) weights.push_back({slot.begin, slot.begin + slot.count});
   }
-  for (const StatePiece& piece : optimizer.owned_pieces(copy)) {
+  for (const StatePiece& piece : optimizer.owned_pieces(live)) {
     const int64_t begin = begins.at(piece.parameter) + piece.first;
-    ranges.push_back({begin, begin + piece.count});
+    owned.push_back({begin, begin + piece.count});
   }
-  const at::Tensor weight = copy_ranges(copy.weight, ranges);
-  copy.weight = at::Tensor();
-  copy = copy.copy_to_host();
-  copy.weight = weight;
+  weights.insert(weights.end(), owned.begin(), owned.end());
+  OptimizerState copy = live;
+  copy.weight = copy_ranges(live.weight, weights);
+  // Where the state is sharded, all of it is owned; else it has the places of the flat space.
+  const int64_t held = live.exp_avg.numbers.numel();
+  if (held != optimizer.layout().size) owned = {{0, held}};
+  copy.weight_low = copy_ranges(live.weight_low, owned);
+  for (StoredMoment* moment : {&copy.exp_avg, &copy.exp_avg_sq}) {
+    moment->numbers = copy_ranges(moment->numbers, owned);
+    moment->scales = copy_ranges(moment->scales, owned, kMomentBlock);
+  }
   return copy;
 }
 

@@ -5,6 +5,7 @@
 
 #include "attention/attention.h"
 #include "attention/cases.h"
+#include "ops/attention_memory.h"
 #include "ops/kernel_attention.h"
 
 namespace dga::testing {
@@ -125,25 +126,62 @@ TEST_F(KernelBackendGpu, PackedDocumentsAndAblations) {
   }
 }
 
-TEST_F(KernelBackendGpu, SameBitsTwiceInDeterministicMode) {
+TEST_F(KernelBackendGpu, ASecondPassTakesWhatTheFirstRemembers) {
+  AttentionConfig config = dga_config(Selection::global);
+  config.backend = AttentionBackend::kernel;
+  const std::unique_ptr<Attention> attention = make_attention(config, 3, 7);
+  const auto inputs = [] {
+    std::vector<at::Tensor> heads;
+    for (const at::Tensor& x : random_heads({1, 1000, 4, 2, 128})) heads.push_back(x.to(at::kCUDA, at::kBFloat16));
+    return heads;
+  };
+  const auto run = [&](const std::vector<at::Tensor>& in, AttentionMemory& memory) {
+    return attention->forward(in[0], in[1], in[2], SequenceLayout::whole_rows(1, 1000), &memory);
+  };
+  const std::vector<at::Tensor> in = inputs(), other = inputs();
+  AttentionMemory memory, of_other;
+  const at::Tensor first = run(in, memory), result_of_other = run(other, of_other);
+  ASSERT_FALSE(memory.focal_bits.equal(of_other.focal_bits));
+  EXPECT_TRUE(run(in, memory).equal(first));
+  // Another selection than its own is taken as it is.
+  AttentionMemory foreign;
+  foreign.focal_bits = memory.focal_bits;
+  EXPECT_FALSE(run(other, foreign).equal(result_of_other));
+  // A kept output is handed out again, whatever it holds.
+  AttentionMemory kept;
+  kept.keep_output = true;
+  run(in, kept);
+  kept.output.fill_(3);
+  EXPECT_TRUE(run(in, kept).eq(3).all().item<bool>());
+}
+
+TEST_F(KernelBackendGpu, SameBitsTwiceAndInAnyOrderOfRows) {
   at::globalContext().setDeterministicAlgorithms(true, true);
   AttentionConfig config = dga_config(Selection::global);
   config.backend = AttentionBackend::kernel;
   config.local_window = 64;
-  std::vector<at::Tensor> inputs;
-  for (const at::Tensor& x : random_heads({1, 3000, 4, 4, 128})) inputs.push_back(x.to(at::kCUDA, at::kBFloat16));
+  std::vector<at::Tensor> inputs, shuffled;
+  const std::vector<int64_t> order = {2, 0, 1};
+  const auto in_order = [&](const at::Tensor& x) { return x.index_select(0, at::tensor(order).to(at::kCUDA)); };
+  for (const at::Tensor& x : random_heads({3, 1500, 4, 4, 128})) {
+    inputs.push_back(x.to(at::kCUDA, at::kBFloat16));
+    shuffled.push_back(in_order(inputs.back()));
+  }
   const at::Tensor dout = at::randn_like(inputs[0]);
-  const auto run = [&] {
+  const auto run = [&](const std::vector<at::Tensor>& in, const at::Tensor& gradient) {
     const std::unique_ptr<Attention> attention = make_attention(config, 0, 1);
     return with_gradients(
         [&](const auto& q, const auto& k, const auto& v) {
-          return attention->forward(q, k, v, SequenceLayout::whole_rows(1, 3000));
+          return attention->forward(q, k, v, SequenceLayout::whole_rows(3, 1500));
         },
-        inputs, dout);
+        in, gradient);
   };
-  const auto first = run(), second = run();
+  const auto first = run(inputs, dout), second = run(inputs, dout), other = run(shuffled, in_order(dout));
   at::globalContext().setDeterministicAlgorithms(false, false);
-  for (size_t i = 0; i < 4; ++i) EXPECT_TRUE(first[i].equal(second[i])) << kTensorNames[i];
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_TRUE(first[i].equal(second[i])) << kTensorNames[i];
+    EXPECT_TRUE(in_order(first[i]).equal(other[i])) << kTensorNames[i];
+  }
 }
 
 // What a user is told; needs no GPU.

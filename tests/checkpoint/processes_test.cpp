@@ -13,6 +13,7 @@
 #include "checkpoint_folder.h"
 #include "dist/rank_group.h"
 #include "dist/ranks.h"
+#include "dist/together.h"
 
 namespace dga {
 namespace {
@@ -41,8 +42,8 @@ CheckpointContent of_rank(int64_t step, int64_t rank) {
 /// Saves steps 1 and 2; rank 1 hangs in the second.
 void hang_while_writing(const LaunchEnvironment& place) {
   RankGroup group(place, quick_times());
-  report_failures(group, [&] {
-    const auto ranks = make_communicator(group, at::kCPU, {});
+  const auto ranks = make_communicator(group);
+  report_failures(*ranks, [&] {
     const fs::path root = std::getenv(kRoot);
     BackgroundWriter writer(root, {}, *ranks);
     writer.submit(of_rank(1, place.rank));
@@ -63,8 +64,8 @@ const RankScenario kHang("hang_while_writing", hang_while_writing);
 /// Saves step 3 after what was left behind is gone, and finds the newest.
 void go_on(const LaunchEnvironment& place) {
   RankGroup group(place, quick_times());
-  report_failures(group, [&] {
-    const auto ranks = make_communicator(group, at::kCPU, {});
+  const auto ranks = make_communicator(group);
+  report_failures(*ranks, [&] {
     const fs::path root = std::getenv(kRoot);
     if (place.rank == 0) clean_up_leftovers(root);
     ranks->exchange("cleaned", "");

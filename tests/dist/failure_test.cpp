@@ -168,7 +168,7 @@ TEST(Failure, AnErrorOfOneRankEndsAllWithIt) {
 
 TEST(Failure, ALateRankIsNamedAfterTheTimeLimit) {
   Ranks collective("stops_calling", 3), exchange("lacks_exchange", 3);
-  expect_failure(collective, -1, {"for all_reduce, collective 4", "behind: rank 1 (", ") is at step 3 with 3 begun"});
+  expect_failure(collective, -1, {"for all_reduce, collective 5", "behind: rank 1 (", ") is at step 3 with 4 begun"});
   expect_failure(exchange, -1, {"exchange \"files\" at step 3", "missing: rank 1 ("});
 }
 
@@ -231,7 +231,7 @@ TEST_F(FailureGpu, AnErrorOfOneRankEndsAllWithIt) {
 
 TEST_F(FailureGpu, ALateRankIsNamedAfterTheTimeLimit) {
   Ranks ranks("stops_calling_on_gpus", 2);
-  expect_failure(ranks, -1, {"for all_reduce, collective 4", "behind: rank 1 (", ") is at step 3 with 3 begun"});
+  expect_failure(ranks, -1, {"for all_reduce, collective 5", "behind: rank 1 (", ") is at step 3 with 4 begun"});
 }
 
 }  // namespace

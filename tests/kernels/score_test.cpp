@@ -160,6 +160,8 @@ TEST_F(ScoreGpu, Blocks) {
   check_blocks(make_row(1000, 2, 2, 64), 64, 1);
   check_blocks(make_row(777, 4, 1, 128), 100, 0);
   check_blocks(make_row(300, 2, 2, 64), 17, 3);
+  check_blocks(make_row(500, 2, 2, 128), 64, 2);  // three tiles of queries, one, for two warpgroups
+  check_blocks(make_row(200, 1, 1, 64), 17, 1);
 }
 
 }  // namespace

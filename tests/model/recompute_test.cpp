@@ -36,8 +36,10 @@ std::vector<MemoryConfig> plans() {
       all.push_back(plan);
     }
   }
-  all.push_back(all.back());
-  all.back().offload = Offload::block_inputs;
+  for (const Offload offload : {Offload::block_inputs, Offload::attention_inputs}) {
+    all.push_back(all.back());
+    all.back().offload = offload;
+  }
   return all;
 }
 

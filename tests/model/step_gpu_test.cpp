@@ -64,7 +64,7 @@ class StepGpu : public ::testing::TestWithParam<AttentionKind> {
   }
 
   static std::vector<MemoryConfig> plans() {
-    std::vector<MemoryConfig> all(6);
+    std::vector<MemoryConfig> all(7);
     all[0].recompute = Recompute::selective;
     for (size_t i = 1; i < all.size(); ++i) all[i].recompute = Recompute::block;
     all[2].recompute_layers = 2;
@@ -72,6 +72,7 @@ class StepGpu : public ::testing::TestWithParam<AttentionKind> {
     all[4].offload = Offload::block_inputs;
     all[5].offload = Offload::block_inputs;
     all[5].keep_attention = false;
+    all[6].offload = Offload::attention_inputs;
     return all;
   }
 

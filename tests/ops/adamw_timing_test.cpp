@@ -57,14 +57,14 @@ TEST_F(AdamWTimingGpu, UpdateAndNorm) {
   step.weight_decay = 0.1;
   step.updates = 1;
   step.factor = at::ones({}, at::TensorOptions(at::kCUDA));
-  step.stop = zeros(1, at::kInt).view({});
+  step.stop = zeros(1, at::kInt).squeeze(0);
   for (const auto& [name, type, bytes] :
        {std::tuple("adamw, bf16 with missing bits, moments fp32", at::kFloat, 26.0),
         std::tuple("moments bf16", at::kBFloat16, 18.0), std::tuple("moments int8", at::kChar, 14.0)}) {
     const AdamWRange range = make_range(type);
     report(name, bytes, [&] { adamw_update(range, step); });
   }
-  const at::Tensor losses = zeros(1, at::kDouble), stop = zeros(1, at::kInt).view({});
+  const at::Tensor losses = zeros(1, at::kDouble), stop = zeros(1, at::kInt).squeeze(0);
   const at::Tensor gradient = at::randn({kNumbers}, at::TensorOptions(at::kCUDA).dtype(at::kBFloat16));
   report("norm, clipping, bf16 gradient", 2, [&] { gradient_norm(sum_of_squares(gradient), losses, 1.0, stop); });
   const at::Tensor wide = gradient.to(at::kFloat);

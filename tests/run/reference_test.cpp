@@ -21,7 +21,7 @@ TEST(ConfigDocumentTest, DocsConfigHoldsTheReferenceOfTheCode) {
   const size_t at = document.find(marker);
   ASSERT_NE(at, std::string::npos);
   EXPECT_EQ(document.substr(at + marker.size()), "\n" + reference_of_all_fields())
-      << "docs/config.md is out of date; run scripts/update_docs.sh";
+      << "docs/config.md is out of date: below the marker stands what dga config --reference prints";
 }
 
 TEST(ConfigDocumentTest, EveryFieldSaysWhatItIs) {

@@ -116,7 +116,7 @@ TEST_F(SweepRunnerTest, APointOnSeveralGpusIsLaunchedOnThem) {
     run_sweep(again, {record, {"0"}});
     ADD_FAILURE() << "ran on a GPU that is not there";
   } catch (const Error& error) {
-    EXPECT_EQ(std::string(error.what()), "gpus_per_point: 2, but there are 1 GPUs here");
+    EXPECT_EQ(std::string(error.what()), "gpus_per_point: 2, but this process has 1 GPUs");
   }
 }
 

@@ -94,18 +94,6 @@ TEST_F(TrainerGpu, OptimizerStateOnTheHostChangesNoBit) {
   }
 }
 
-// The same run on the CPU, whose optimizer is LibTorch's: they differ by the rounding of bf16 activations alone.
-TEST_F(TrainerGpu, FollowsTheCpu) {
-  for (const char* moments : {"fp32", "bf16", "int8"}) {
-    const auto losses = [&](const char* device) {
-      return train_with_stops(gpu_settings({str("run.device=", device), str("optimizer.moments=", moments)}), {})
-          .losses;
-    };
-    const std::vector<double> gpu = losses("cuda"), cpu = losses("cpu");
-    for (size_t i = 0; i < cpu.size(); ++i) EXPECT_NEAR(gpu[i], cpu[i], 0.01 * cpu[i]) << moments << " step " << i;
-  }
-}
-
 TEST_F(TrainerGpu, NamesTheDocumentsOfANonFiniteStepWhenTheNextIsUnderWay) {
   const TinyRun run;
   const auto trainer = run.trainer(gpu_settings());
@@ -142,6 +130,63 @@ TEST_F(TrainerGpu, TheWholeRunWritesEveryStepOnceAndInOrder) {
     EXPECT_EQ(lines[i]["step"], i + 1);
     EXPECT_EQ(lines[i]["tokens"], (i + 1) * 4 * 128);
     EXPECT_GT(lines[i]["step_ms"].get<double>(), 0);
+  }
+}
+
+double rms_difference(const std::vector<double>& a, const std::vector<double>& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += (a[i] - b[i]) * (a[i] - b[i]);
+  return std::sqrt(sum / static_cast<double>(a.size()));
+}
+
+// The same run on the CPU, whose optimizer is LibTorch's: what bf16 costs there, it may cost twice here.
+TEST_F(TrainerGpu, FollowsTheCpu) {
+  for (const char* moments : {"fp32", "bf16", "int8"}) {
+    const auto losses = [&](const char* device, const char* dtype) {
+      return train_with_stops(gpu_settings({str("run.device=", device), str("train.dtype=", dtype),
+                                            str("optimizer.moments=", moments)}),
+                              {})
+          .losses;
+    };
+    const std::vector<double> exact = losses("cpu", "fp32");
+    EXPECT_LE(rms_difference(losses("cuda", "bf16"), exact), 2 * rms_difference(losses("cpu", "bf16"), exact))
+        << moments;
+  }
+}
+
+/// Losses of 50 steps at 1024 tokens with these settings.
+std::vector<double> losses_of_fifty_steps(const std::vector<std::string>& settings) {
+  const TinyRun run;
+  std::vector<std::string> all = gpu_settings(
+      {"data.context_length=1024", "train.steps=50", "train.micro_batch_size=2", "optimizer.learning_rate=0.003"});
+  all.insert(all.end(), settings.begin(), settings.end());
+  const auto trainer = run.trainer(all);
+  std::vector<double> losses;
+  while (trainer->state().step < 50) losses.push_back(trainer->train_step().loss);
+  return losses;
+}
+
+// The kernels may be as far from fp32 as twice what bf16 costs the plain formulas.
+TEST_F(TrainerGpu, LossesOfFiftySteps) {
+  const std::vector<std::vector<std::string>> kinds = {
+      {"attention.kind=full"},
+      {"attention.kind=dga", "attention.group_size=16", "attention.focal_ratio=0.1", "attention.sampled_queries=256",
+       "attention.local_window=128", "attention.group_bias=entropy"},
+      {"attention.kind=dga", "attention.group_size=16", "attention.focal_ratio=0.1", "attention.sampled_queries=256",
+       "attention.local_window=0"}};
+  for (const std::vector<std::string>& kind : kinds) {
+    const auto losses = [&](const char* backend, const char* dtype) {
+      std::vector<std::string> settings = kind;
+      settings.insert(settings.end(), {str("attention.backend=", backend), str("train.dtype=", dtype)});
+      return losses_of_fifty_steps(settings);
+    };
+    const std::vector<double> exact = losses("reference", "fp32");
+    const double plain = rms_difference(losses("reference", "bf16"), exact);
+    const double kernels = rms_difference(losses("kernel", "bf16"), exact);
+    std::printf("%s %s: rms of the losses' difference from fp32 over 50 steps: kernels %.2e, plain bf16 %.2e\n",
+                kind.front().c_str(), kind.size() > 5 ? kind[5].c_str() : "", kernels, plain);
+    EXPECT_LT(exact.back(), 0.95 * exact.front());
+    EXPECT_LE(kernels, 2 * plain);
   }
 }
 

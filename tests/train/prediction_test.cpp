@@ -99,6 +99,11 @@ TEST(Prediction, RecomputationKeepsLessAndOffloadingLessStill) {
   EXPECT_EQ(offloaded.kept, 0);
   config.train.memory.keep_attention = true;
   EXPECT_EQ(predict_memory(config, small_model()).host, 2 * (65'536 + 67'584));
+  // Queries, keys and values, 256 x 2 x (128 + 2 x 64), and the norm's factors, 256 x 4, need not be made again.
+  config.train.memory.offload = Offload::attention_inputs;
+  const PredictedMemory with_inputs = predict_memory(config, small_model());
+  EXPECT_EQ(with_inputs.host, 2 * (65'536 + 67'584 + 131'072 + 1'024));
+  EXPECT_EQ(with_inputs.working, 2 * (65'536 + 67'584 + 131'072 + 1'024) + 196'608 + 131'072 + 393'216);
   EXPECT_EQ(offloaded.working, 131'072 + 196'608 + 198'656 + 131'072 + 393'216);
 }
 

@@ -183,7 +183,8 @@ TEST(RanksCheckpoint, AnyNumberOfRanksReadsThatOfAny) {
         const TempFolder root;
         write(root.path(), c, before, kAll);
         for (const int64_t after : {1, 2, 4}) {
-          SCOPED_TRACE(str("moments ", static_cast<int>(moments), " ", dtype, " ", before, " to ", after));
+          SCOPED_TRACE(
+              str("moments ", static_cast<int>(moments), " ", c10::toString(dtype), " ", before, " to ", after));
           expect_restored(root.path(), {moments, dtype, ShardLevel::optimizer}, after, kAll);
         }
       }
