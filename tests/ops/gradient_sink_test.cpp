@@ -32,7 +32,7 @@ struct Watched {
   at::Tensor when_complete;
 
   explicit Watched() {
-    sink->sum = at::full({2, 2}, -1);
+    sink->sum = at::full({2, 2}, -1.0F);
     sink->on_complete = [this] {
       ++completions;
       when_complete = sink->sum.clone();
@@ -65,11 +65,11 @@ TEST(GradientSink, IsCompleteOnceWhereTheOperationWroteIntoIt) {
 TEST(GradientSink, IsCompleteOnceAfterAllUses) {
   for (const bool sinking_first : {true, false}) {
     Watched w;
-    // As with a tied embedding: one use writes into the sink, the other leaves its gradient to the hook. One is behind
-    // the other, so that it delivers first.
+    // As with a tied embedding: one use writes into the sink, the other leaves its gradient to the hook. The one made
+    // last delivers first.
     const at::Tensor inner = sinking_first ? w.weight * 3 : SinkingProduct::apply(kInput, w.weight);
     const at::Tensor outer = sinking_first ? SinkingProduct::apply(kInput, w.weight) : w.weight * 3;
-    (inner.detach() * 0 + inner * 1 + outer).sum().backward();
+    (inner + outer).sum().backward();
     EXPECT_EQ(w.completions, 1);
     EXPECT_TRUE(at::equal(w.when_complete, at::full({2, 2}, 4.0F)));
   }
