@@ -321,7 +321,8 @@ PredictedTime predict_time(const RunConfig& config, const LlamaConfig& model, co
     const bool inputs_again = again && config.train.memory.offload != Offload::attention_inputs;
     const int64_t before_attention = s.hidden * (s.query + 2 * s.key);
     const int64_t recomputed = again ? s.layer_weights - mlp - (inputs_again ? 0 : before_attention)
-                               : layer.plan == Recompute::selective ? 2 * mlp : 0;
+                               : layer.plan == Recompute::selective ? 2 * mlp
+                                                                    : 0;
     flops += tokens * static_cast<double>(6 * s.layer_weights + 2 * recomputed);
     time.attention += batches * (attention.forward + attention.backward);
     bytes += pointwise_bytes(s) * (again ? 4.5 : 3.5);  // the backward pass moves 2.5 times the bytes of the forward
