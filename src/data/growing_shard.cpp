@@ -75,6 +75,7 @@ std::unique_ptr<ShardWriter> GrowingShard::claim() {
     std::unique_ptr<ShardWriter> writer = ShardWriter::begin(shard_path_, token_bytes(context_.tokenizer));
     if (writer || waited) {
       if (std::shared_ptr<TokenShard> made = TokenShard::open(shard_path_)) {
+        writer.reset();  // its file goes before anybody takes this for done
         adopt(std::move(made));
         return nullptr;
       }
