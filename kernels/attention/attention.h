@@ -58,6 +58,7 @@ struct ForwardParams {
   AttentionInputs inputs;
   TensorRef output;              // [B, L, H, D], written
   float* log_sum_exp = nullptr;  // [B, H, L], written; natural logarithm
+  int* counter = nullptr;        // one, for the kernel's use: which query tile is next
 };
 
 /// Empty if the kernels handle this shape on the current device, else the reason in one sentence.

@@ -102,19 +102,23 @@ __device__ __forceinline__ QueryTiles query_tiles(const int2 (&visible)[kBlockN]
 }
 
 /// Calls visit(step, head, tile, place), place being the tile's among those of all heads: query tiles from the last to
-/// the first, each of all query heads of the group. So the blocks of a KV head, which all see the last queries, read
-/// the same tile at about the same time. Kept small, because the copying threads have 24 registers.
+/// the first, of all query heads of the group, in the order in which the blocks of a KV head read the same tile soonest
+/// after each other. Those of the compact list start together at the last queries but see different numbers of tiles:
+/// all heads of a tile, then the next tile. Those of the second list see equally many tiles, each block's a little
+/// later ones than the block's before: head by head. Kept small, because the copying threads have 24 registers.
 template <class Visit>
 __device__ __forceinline__ void for_each_step(const BackwardArgs& args, const BackwardWork& work,
                                               const QueryTiles& tiles, const Visit& visit) {
+  const int steps = args.group * (tiles.end - tiles.first);
   const int first_head = work.kv_head * args.group;
-  int step = 0;
+  int head = first_head, tile = tiles.end - 1;
 #pragma unroll 1
-  for (int tile = tiles.end - 1; tile >= tiles.first; --tile) {
-    int place = (work.batch * args.heads + first_head) * args.query_tiles + tile;
-#pragma unroll 1
-    for (int head = first_head; head < first_head + args.group; ++head, place += args.query_tiles) {
-      visit(step++, head, tile, place);
+  for (int step = 0; step < steps; ++step) {
+    visit(step, head, tile, (work.batch * args.heads + head) * args.query_tiles + tile);
+    if (args.compact) {
+      if (++head == first_head + args.group) head = first_head, --tile;
+    } else {
+      if (--tile < tiles.first) tile = tiles.end - 1, ++head;
     }
   }
 }

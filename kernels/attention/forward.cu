@@ -29,6 +29,7 @@ void launch(const ForwardParams& params, cudaStream_t stream) {
   }
   args.bounds = params.inputs.bounds;
   args.log_sum_exp = params.log_sum_exp;
+  args.counter = params.counter;
   args.length = static_cast<int>(shape.length);
   args.heads = static_cast<int>(shape.heads);
   args.kv_heads = static_cast<int>(shape.kv_heads);
@@ -41,8 +42,12 @@ void launch(const ForwardParams& params, cudaStream_t stream) {
   const int shared_bytes = static_cast<int>(sizeof(ForwardShared<kHeadDim>));
   const auto kernel = forward_kernel<kHeadDim, kBias>;
   DGA_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
-  const int64_t blocks = args.query_tiles * shape.heads * shape.batch;
-  kernel<<<static_cast<unsigned>(blocks), Tile::kThreads, shared_bytes, stream>>>(args);
+  int device = 0, multiprocessors = 0;
+  DGA_CUDA_CHECK(cudaGetDevice(&device));
+  DGA_CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  args.works = static_cast<int>(args.query_tiles * shape.heads * shape.batch);
+  DGA_CUDA_CHECK(cudaMemsetAsync(args.counter, 0, sizeof(int), stream));
+  kernel<<<std::min(args.works, multiprocessors), Tile::kThreads, shared_bytes, stream>>>(args);
   DGA_CUDA_CHECK(cudaGetLastError());
 }
 

@@ -8,6 +8,7 @@
 #include "run/run_config.h"
 #include "train/device_peak.h"
 #include "train/prediction.h"
+#include "train/session.h"
 
 namespace dga {
 namespace {
@@ -124,14 +125,6 @@ std::string prediction(const LoadedRun& run, const std::string& device, int64_t 
          time_line(run, predict_time(run.config, run.model, *rates, gpus), device, gpus) + link_line(*rates, gpus);
 }
 
-/// Throws unless the rows of a step can be shared out among the GPUs.
-void check_gpus(const TrainConfig& train, int64_t gpus) {
-  if (train.global_batch_size % (gpus * train.micro_batch_size) == 0) return;
-  fail(ExitCode::config, "train.global_batch_size: ", train.global_batch_size, " rows cannot be shared among ", gpus,
-       " GPUs in micro-batches of ", train.micro_batch_size, "; it must be a multiple of ",
-       gpus * train.micro_batch_size);
-}
-
 ExitCode run_config(const ConfigOptions& options) {
   if (options.reference) {
     RunConfig defaults;
@@ -140,7 +133,7 @@ ExitCode run_config(const ConfigOptions& options) {
   }
   if (options.file.empty()) fail(ExitCode::usage, "config needs a FILE, or --reference; see dga config --help");
   const LoadedRun run = load_run(options.file, options.assignments, RunUse::training);
-  check_gpus(run.config.train, options.gpus);
+  check_batch(run.config.train, options.gpus);
   const std::string text = summary(run) + prediction(run, predicted_device(options.device), options.gpus);
   std::fputs((run.resolved_yaml + "\n" + text).c_str(), stdout);
   for (const std::string& warning : run.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());

@@ -133,6 +133,7 @@ class Beats {
       seen.sign = sign;
       doubt = doubt || sign.mood == Mood::doubting;
     }
+    s_.first_step = seen_[0].sign.progress.step;
     judge(signs.size(), doubt ? s_.times.doubted_beats : s_.times.silent_beats);
   }
 
@@ -216,10 +217,13 @@ RankSign RankSign::parse(const std::string& text) {
 }
 
 std::string WatchState::store_lost_text() {
-  std::string holder;
-  board.wake([&] { holder = place.store_of_launcher ? "the launcher" : names.empty() ? "rank 0" : names[0]; });
-  return str(holder, " is gone: no answer from ", place.master_address, ":", place.master_port, "; this is rank ",
-             place.rank, " at step ", board.progress().step);
+  std::string first = "rank 0";
+  board.wake([&] {
+    if (!names.empty()) first = names[0];
+  });
+  const std::string address = str(place.master_address, ":", place.master_port);
+  if (place.store_of_launcher) return str("the launcher's store at ", address, " does not answer");
+  return str(first, " is gone: no answer from ", address, "; its last sign of life was at step ", first_step.load());
 }
 
 void run_beats(const std::shared_ptr<WatchState>& state) {

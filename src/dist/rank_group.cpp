@@ -61,9 +61,10 @@ std::vector<std::string> RankGroup::exchange(const std::string& topic, const std
 
 void RankGroup::wait_for_texts(const std::string& topic, const std::vector<std::string>& keys) {
   const auto begin = std::chrono::steady_clock::now();
+  // Texts before failures: where all ranks find the same thing wrong with them, each says so itself.
   for (auto delay = kFirstDelay; !store_->has_all(keys); delay = std::min(2 * delay, kLongestDelay)) {
-    watch_->board().pause(delay, [](bool failed) { return failed; });
     check();
+    watch_->board().pause(delay, [](bool failed) { return failed; });
     if (std::chrono::steady_clock::now() - begin < watch_->limit()) continue;
     std::string missing;
     for (int64_t rank = 0; rank < world_size(); ++rank) {

@@ -31,6 +31,7 @@ struct WatchState {
   std::atomic<int64_t> limit_seconds{600};
   std::atomic<int64_t> beats{0};
   std::atomic<bool> own_failure{false};
+  std::atomic<int64_t> first_step{0};  // of rank 0, at its last sign of life
 
   std::mutex hooks_mutex;  // held while one of them runs
   WatchHooks hooks;

@@ -27,7 +27,8 @@ struct ForwardResult {
 ForwardResult attend(const at::Tensor& q, const kernels::AttentionInputs& inputs) {
   ForwardResult result{at::empty(q.sizes(), q.options()),
                        at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat))};
-  kernels::forward({inputs, tokens_ref(result.output), result.log_sum_exp.data_ptr<float>()},
+  const at::Tensor counter = at::empty({1}, q.options().dtype(at::kInt));
+  kernels::forward({inputs, tokens_ref(result.output), result.log_sum_exp.data_ptr<float>(), counter.data_ptr<int>()},
                    at::cuda::getCurrentCUDAStream());
   return result;
 }

@@ -53,16 +53,6 @@ std::unique_ptr<Loader> make_loader(const LoadedRun& run, const std::shared_ptr<
   return std::make_unique<Loader>(run.config.data, tokenizer, options);
 }
 
-/// Every rank gets the same number of whole micro-batches.
-void check_batch(const TrainConfig& train, int64_t ranks) {
-  const int64_t unit = ranks * train.micro_batch_size, rows = train.global_batch_size;
-  if (rows % unit == 0) return;
-  const int64_t below = rows / unit * unit;
-  fail(ExitCode::config, "train.global_batch_size: is ", rows, "; ", ranks, " ranks with train.micro_batch_size ",
-       train.micro_batch_size, " need a multiple of ", unit, ", such as ", below == 0 ? "" : str(below, " or "),
-       below + unit);
-}
-
 /// The first collective connects the ranks, which may fail: better here than in a step.
 void connect(Communicator& ranks, at::Device device) {
   if (ranks.world_size() > 1) ranks.all_reduce(at::zeros({1}, device), Reduction::sum)->wait();
@@ -85,6 +75,15 @@ void log_start(const LoadedRun& run, const Trainer& trainer, const Communicator&
 }
 
 }  // namespace
+
+void check_batch(const TrainConfig& train, int64_t ranks) {
+  const int64_t unit = ranks * train.micro_batch_size, rows = train.global_batch_size;
+  if (rows % unit == 0) return;
+  const int64_t below = rows / unit * unit;
+  fail(ExitCode::config, "train.global_batch_size: is ", rows, "; ", ranks, " ranks with train.micro_batch_size ",
+       train.micro_batch_size, " need a multiple of ", unit, ", such as ", below == 0 ? "" : str(below, " or "),
+       below + unit);
+}
 
 std::optional<CheckpointFolder> find_checkpoint(const RunConfig& config, Communicator& ranks) {
   const fs::path root = config.run.path() / "checkpoints";
@@ -109,7 +108,7 @@ TrainerParts assemble(const LoadedRun& run, std::optional<CheckpointFolder> resu
 }
 
 void agree(const LoadedRun& run, Communicator& ranks) {
-  check_batch(run.config.train, ranks.world_size());
+  run_on_first(ranks, "train/batch", [&] { check_batch(run.config.train, ranks.world_size()); });
   ranks.set_time_limit(std::chrono::seconds(run.config.parallel.timeout_seconds));
   if (ranks.world_size() == 1) return;
   require_agreement(ranks, run_facts(run, load_run_tokenizer(run.config).get()));

@@ -9,6 +9,9 @@
 
 namespace dga {
 
+/// Throws a config error unless every rank gets the same number of whole micro-batches.
+void check_batch(const TrainConfig& train, int64_t ranks);
+
 /// Checks, before anything is made, that the ranks can train together: that the batch divides among them, and that they
 /// have the same config, data and build. Throws a config error on all of them.
 void agree(const LoadedRun& run, Communicator& ranks);

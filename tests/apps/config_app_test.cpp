@@ -77,6 +77,29 @@ TEST_F(ConfigApp, PredictsMemoryAndTimeForADevice) {
       << large.out;
 }
 
+TEST_F(ConfigApp, PredictsForSeveralGpus) {
+  const std::string shape =
+      "config a.yaml --set train.dtype=bf16 --set model.hidden_size=256 --set model.head_dim=64 --device H100 --set "
+      "train.micro_batch_size=1 ";
+  const auto number = [&](const std::string& out, const std::string& line, const std::string& name) {
+    const std::string text = line_with(out, line);
+    const size_t at = text.find(name + " ");
+    return at == std::string::npos ? -1.0 : std::stod(text.substr(at + name.size() + 1));
+  };
+  const Finished one = run(shape), two = run(shape + "--gpus 2"),
+                 many = run(shape + "--set train.global_batch_size=16 --gpus 16");
+  EXPECT_EQ(line_with(two.out, "# predicted for"), "# predicted for          2 H100, memory of each");
+  EXPECT_EQ(line_with(two.out, "# exchange"), "# exchange counted at    315 GB/s a GPU, NVLink within a host");
+  EXPECT_EQ(line_with(many.out, "# exchange"),
+            "# exchange counted at    40 GB/s a GPU, a 400 Gbit/s adapter a GPU between hosts");
+  EXPECT_EQ(line_with(one.out, "# exchange"), "no line with # exchange");
+  EXPECT_EQ(number(one.out, "# predicted step", "other GPUs"), -1);
+  EXPECT_GE(number(two.out, "# predicted step", "other GPUs"), 0);
+  const Finished odd = run(shape + "--gpus 3");
+  EXPECT_EQ(odd.code, 3) << odd.out;
+  EXPECT_NE(odd.err.find("train.global_batch_size: is 4; 3 ranks"), std::string::npos) << odd.err;
+}
+
 TEST_F(ConfigApp, ItsOutputIsTheSameConfig) {
   const Finished first = run("config a.yaml");
   folder_.write("resolved.yaml", first.out);

@@ -44,7 +44,7 @@ class RanksProgram : public ProgramTest {
                       "}]}\n"
                       "train: {steps: 8, global_batch_size: 8, micro_batch_size: 2}\n"
                       "schedule: {kind: constant, warmup_steps: 2}\n"
-                      "checkpoint: {every_steps: 2}\n"
+                      "checkpoint: {every_steps: 4}\n"
                       "parallel: {threads: 1}\n");
   }
 

@@ -39,9 +39,10 @@ TEST_F(RanksProgram, TheBatchMustDivide) {
   start(3, {});
   for (const int64_t rank : {0, 1, 2}) {
     EXPECT_EQ(wait(rank), static_cast<int>(ExitCode::config)) << text(rank);
-    EXPECT_NE(text(rank).find("error: train.global_batch_size: is 8; 3 ranks with train.micro_batch_size 2 need a "
-                              "multiple of 6, such as 6 or 12\n"),
-              std::string::npos)
+    EXPECT_NE(
+        text(rank).find("error: rank 0: train.global_batch_size: is 8; 3 ranks with train.micro_batch_size 2 need a "
+                        "multiple of 6, such as 6 or 12\n"),
+        std::string::npos)
         << text(rank);
   }
 }

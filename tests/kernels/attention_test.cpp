@@ -130,7 +130,8 @@ class AttentionRun {
     params.grad_bias = c.bias ? grad_bias.get() : nullptr;
     params.deterministic = deterministic;
     params.workspace = workspace.get();
-    forward({inputs, params.output, log_sum_exp.get()}, nullptr);
+    DeviceBuffer<int> counter(1);
+    forward({inputs, params.output, log_sum_exp.get(), counter.get()}, nullptr);
     backward(params, nullptr);
     DGA_CUDA_CHECK(cudaDeviceSynchronize());
     EXPECT_TRUE(workspace.guards_intact());
@@ -307,6 +308,12 @@ TEST_F(AttentionGpu, PackedRowsAndBias) {
   }
 }
 
+// More query tiles than multiprocessors, so that a block takes several.
+TEST_F(AttentionGpu, ManyTiles) {
+  check_case({4, 150, 64, 32, 128, 40, 150}, false);
+  check_case({4, 300, 64, 16, 64, 280, 310, true, true}, false);
+  check_case({4, 150, 64, 32, 128, 140, 150, false, true}, true);
+}
 TEST_F(AttentionGpu, LongRow) {
   check_case({1, 1665, 1, 1, 128, 300, 1665}, false);
   check_case({1, 4161, 1, 1, 64, 500, 900}, true);

@@ -42,6 +42,19 @@ TEST(LogTest, WritesToStderrAndTheRunsFileFromItsLevelOn) {
   EXPECT_EQ(lines[1].substr(4, 1), "-");  // a date
 }
 
+TEST(LogTest, ProcessesButTheFirstShowWarningsAfterTheirNumber) {
+  ::testing::internal::CaptureStderr();
+  log::set_rank(2);
+  log::set_level(log::Level::debug);
+  log::info("of the first alone");
+  log::warning("careful");
+  EXPECT_EQ(log::line_prefix(), "rank 2: ");
+  log::set_rank(0);
+  log::info("shown");
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "W rank 2: careful\nI shown\n");
+  EXPECT_EQ(log::line_prefix(), "");
+}
+
 TEST(LogTest, NoStatusLineWhereStderrIsNoTerminal) {
   ::testing::internal::CaptureStderr();
   log::show_status("50 %");
