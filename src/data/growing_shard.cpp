@@ -71,19 +71,22 @@ void GrowingShard::wait_for_turn() {
 
 /// The shard's file to write into; nothing where another process has made the shard meanwhile.
 std::unique_ptr<ShardWriter> GrowingShard::claim() {
-  for (bool told = false;; told = true) {
+  for (bool waited = false;; waited = true) {
     std::unique_ptr<ShardWriter> writer = ShardWriter::begin(shard_path_, token_bytes(context_.tokenizer));
-    if (writer || told) {
+    if (writer || waited) {
       if (std::shared_ptr<TokenShard> made = TokenShard::open(shard_path_)) {
+        writer.reset();  // its file goes before anybody takes this for done
         adopt(std::move(made));
         return nullptr;
       }
     }
     if (writer) {
-      if (told) log::info("the process that was tokenising ", file_.path.string(), " is gone; tokenising it here");
+      if (waited) log::info("the process that was tokenising ", file_.path.string(), " is gone; tokenising it here");
       return writer;
     }
-    if (!told) log::info("another process is tokenising ", file_.path.string(), "; following it");
+    if (!context_.told.exchange(true)) {
+      log::info("another process is tokenising ", file_.path.string(), "; following it, and others from now on");
+    }
     follow();
     std::unique_lock lock(mutex_);
     changed_.wait_for(lock, stop_.get_token(), kPollInterval, [] { return false; });

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <exception>
@@ -26,6 +27,7 @@ struct TokenizingContext {
   ProblemLog& problems;
   std::stop_token stop;  // ends waits and work
   int64_t max_line_bytes;
+  std::atomic<bool>& told;  // that another process tokenises a file: the log has one line, not one for each
 };
 
 /// A text file while it is tokenised into its shard, in the background: a thread reads lines, the pool's encoders work

@@ -82,7 +82,7 @@ std::shared_ptr<TokenFile> TokenStore::open_text(const SourceFile& file, const s
                    "a whole, which is slower and for huge ones takes much memory");
     }
   }
-  const TokenizingContext context{*tokenizer_, *encoders_, problems_, stop_.get_token(), max_line_bytes_};
+  const TokenizingContext context{*tokenizer_, *encoders_, problems_, stop_.get_token(), max_line_bytes_, told_};
   auto shard = std::make_shared<GrowingShard>(file, path, context, std::dynamic_pointer_cast<GrowingShard>(after));
   growing_.push_back(shard);
   reported_.insert(path);

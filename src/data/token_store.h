@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -41,6 +42,7 @@ class TokenStore {
   const std::shared_ptr<const Tokenizer> tokenizer_;
   std::stop_source stop_;
   ProblemLog problems_;
+  std::atomic<bool> told_ = false;  // see TokenizingContext
   std::mutex mutex_;
   std::map<std::string, std::weak_ptr<TokenFile>> open_;  // by shard path, or the bin's path and reading
   size_t prune_at_ = 64;                                  // size of open_ from which dead entries are removed

@@ -96,16 +96,6 @@ void restore_piece(const OptimizerState& state, const HeldPiece& piece, const Sa
 
 }  // namespace
 
-OptimizerState OptimizerState::copy_to_host() const {
-  const auto copy = [](const at::Tensor& tensor) {
-    return tensor.defined() ? tensor.to(at::kCPU, tensor.scalar_type(), /*non_blocking=*/false, /*copy=*/true) : tensor;
-  };
-  return {copy(weight),
-          copy(weight_low),
-          {copy(exp_avg.numbers), copy(exp_avg.scales)},
-          {copy(exp_avg_sq.numbers), copy(exp_avg_sq.scales)}};
-}
-
 bool StatePiece::is_whole() const { return count == c10::multiply_integers(shape); }
 
 std::vector<StatePiece> pieces_of(const OptimizerState& state, const FlatLayout& layout,

@@ -19,9 +19,6 @@ struct OptimizerState {
   at::Tensor weight;      // all of them; the parameters are views of it
   at::Tensor weight_low;  // int16, the bits that bf16 weights lack of their fp32 masters; undefined for wider weights
   StoredMoment exp_avg, exp_avg_sq;
-
-  /// A copy in host memory, made without one on the device.
-  OptimizerState copy_to_host() const;
 };
 
 /// Numbers [first, first + count) of a parameter, in the order that it stores them.

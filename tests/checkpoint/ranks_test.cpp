@@ -139,8 +139,10 @@ TEST(RanksWrite, InTheBackgroundAStepMayBeSavedAgain) {
     if (ranks.rank() == 1) broken.parts.emplace_back([](const fs::path&) { throw std::runtime_error("full"); });
     writer.submit(broken);
     EXPECT_THROW(writer.wait(), Error);
-    for (const int64_t step : {1, 1, 2}) writer.submit(of_rank(step, ranks));
-    EXPECT_NO_THROW(writer.wait());
+    for (const int64_t step : {1, 1, 2}) {
+      writer.submit(of_rank(step, ranks));
+      EXPECT_NO_THROW(writer.wait()) << step;
+    }
   });
   EXPECT_EQ(entries(root.path()), std::set<std::string>{"step-2"});
 }

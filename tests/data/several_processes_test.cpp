@@ -239,6 +239,8 @@ TEST_F(SeveralProcesses, WhatWasFollowedStaysReadableWhenAnotherTakesOver) {
   };
   expect_document(999);
   child.kill();
+  std::future<void> last = std::async(std::launch::async, [&] { file->document(2999); });
+  while (last.wait_for(std::chrono::seconds(0)) == std::future_status::timeout) expect_document(999);
   for (const int64_t index : {998, 2999, 0, 1000, 999}) expect_document(index);
   EXPECT_FALSE(file->document(3000));
   EXPECT_EQ(TokenShard::open(shard)->documents(), 3000);

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "model/hf_config.h"
 #include "model/weights_io.h"
@@ -59,6 +60,31 @@ TEST_F(SaveHf, ShardsHoldTheLimitAndReadBack) {
   EXPECT_GT(files, 2);
   EXPECT_TRUE(std::filesystem::exists(target_ / str("model-00001-of-0000", files, ".safetensors")));
   expect_same(reload(), *model_);
+}
+
+TEST_F(SaveHf, SeveralProcessesWriteOneFolder) {
+  const std::vector<NamedParameter> parameters = model_->parameters();
+  for (const auto& [limit, count] : {std::pair<int64_t, int64_t>{1 << 30, 2}, {1 << 30, 4}, {8000, 3}}) {
+    description_.max_shard_bytes = limit;
+    std::filesystem::remove_all(target_);
+    std::filesystem::create_directory(target_);
+    size_t written = 0;
+    for (int64_t index = count - 1; index >= 0; --index) {
+      // Of what others write the sizes are needed alone.
+      const std::set<std::string> own = parameters_written(parameters, description_, {index, count});
+      std::vector<NamedParameter> known = parameters;
+      for (NamedParameter& parameter : known) {
+        if (!own.contains(parameter.name)) parameter.value = at::zeros_like(parameter.value);
+      }
+      EXPECT_FALSE(own.empty()) << index << " of " << count;
+      written += own.size();
+      write_hf_files(target_, known, description_, {index, count});
+    }
+    EXPECT_EQ(written, parameters.size());
+    expect_same(reload(), *model_);
+    const auto names = read_json_object(target_ / "model.safetensors.index.json").at("weight_map");
+    EXPECT_EQ(names.size(), parameters.size());
+  }
 }
 
 TEST_F(SaveHf, BfloatWeights) {
