@@ -208,7 +208,8 @@ TEST(Prediction, SeveralGpusByHand) {
   EXPECT_EQ(predict_time(config, small_model(), one, 4).exchange, last / 0.01 + weights / 0.01 - update);
   one.gpu_link = 2;
   config.train.global_batch_size = 16;
-  EXPECT_EQ(predict_time(config, small_model(), one, 16).exchange, 512 * 128 * 4 * 15.0 / 16);
+  const double gathered = parameters * 2 * 15.0 / 16 - parameters / 16 * 28;
+  EXPECT_EQ(predict_time(config, small_model(), one, 16).exchange, 512 * 128 * 4 * 15.0 / 16 + gathered);
   EXPECT_EQ(predict_time(config, small_model(), one, 1).exchange, 0);
   config.parallel.shard = ShardLevel::optimizer_gradients;
   EXPECT_EQ(predict_time(config, small_model(), one, 4).exchange, 4 * last / 2);  // each of 4 micro-batches
