@@ -130,7 +130,8 @@ TEST_P(RecomputeTest, SinksReceiveTheSums) {
     for (const NamedParameter& parameter : model.parameters()) {
       parameter.value.mutable_grad() = at::Tensor();
       const at::Tensor sum = at::full(parameter.value.sizes(), std::nan(""), at::kFloat);
-      sinks[parameter.name] = std::make_shared<GradientSink>(GradientSink{sum, false});
+      sinks[parameter.name] = std::make_shared<GradientSink>();
+      sinks[parameter.name]->sum = sum;
       attach_gradient_sink(parameter.value, sinks[parameter.name]);
     }
     for (const auto& [name, gradient] : gradients(model, tokens, plan)) EXPECT_FALSE(gradient.defined()) << name;
