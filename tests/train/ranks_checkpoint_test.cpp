@@ -112,7 +112,7 @@ struct Replica {
   }
 };
 
-const std::vector<std::string> kAll = {"*"}, kSome = {"*mlp*", "*norm*"};
+const std::vector<std::string> kAll = {"*"}, kSome = {"*layers.0.mlp*", "*norm*", "*q_proj*"};
 
 /// Writes step 5 as `world_size` ranks.
 void write(const fs::path& root, const Case& c, int64_t world_size, const std::vector<std::string>& patterns,
