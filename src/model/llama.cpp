@@ -98,7 +98,8 @@ BlockContext Llama::block_context(RopeAngles angles) const {
           .attention = nullptr};
 }
 
-at::Tensor Llama::forward(const at::Tensor& tokens, const SequenceLayout& layout, const MemoryConfig& memory) const {
+at::Tensor Llama::forward(const at::Tensor& tokens, const SequenceLayout& layout, const MemoryConfig& memory,
+                          const BeforeLayer& before_layer) const {
   DGA_CHECK(tokens.dim() == 2 && tokens.scalar_type() == at::kLong, "tokens must be [B, L] int64, got ", tokens.sizes(),
             " ", tokens.scalar_type());
   layout.check(tokens.size(0), tokens.size(1));
@@ -108,11 +109,13 @@ at::Tensor Llama::forward(const at::Tensor& tokens, const SequenceLayout& layout
   context.mlp_tile_tokens = memory.mlp_tile_tokens;
   const auto store = std::make_shared<HostStore>(memory.offload != Offload::none);
   for (size_t i = 0; i < blocks_.size(); ++i) {
+    before_layer(static_cast<int64_t>(i));
     context.attention = blocks_[i].attention.get();
     x = block_forward(x, blocks_[i].weights, context,
                       {memory.of_layer(static_cast<int64_t>(i)), store, memory.keep_attention,
                        memory.offload == Offload::attention_inputs});
   }
+  before_layer(static_cast<int64_t>(blocks_.size()));
   return rms_norm(x, final_norm_, config_.rms_norm_eps);
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -38,6 +39,10 @@ struct ModelCache {
   int64_t length = 0;  // tokens so far
 };
 
+/// Called before a forward pass uses the weights of a layer, and with the number of layers before those of what
+/// follows.
+using BeforeLayer = std::function<void(int64_t layer)>;
+
 /// LLaMA without the loss: embedding, decoder layers, final norm. Weights are leaves of autograd.
 class Llama {
  public:
@@ -53,8 +58,11 @@ class Llama {
   Llama(Llama&&) noexcept;
 
   /// tokens [B, L] int64 -> hidden states after the final norm [B, L, hidden]. Positions restart at each start of the
-  /// layout. On a CPU gradients have the same bits under every memory plan without tiles.
-  at::Tensor forward(const at::Tensor& tokens, const SequenceLayout& layout, const MemoryConfig& memory = {}) const;
+  /// layout. On a CPU gradients have the same bits under every memory plan without tiles. The embedding is used before
+  /// the first call of `before_layer`.
+  at::Tensor forward(
+      const at::Tensor& tokens, const SequenceLayout& layout, const MemoryConfig& memory = {},
+      const BeforeLayer& before_layer = [](int64_t) {}) const;
 
   /// An empty cache. Throws a config error naming the rule for attention that cannot decode.
   ModelCache make_cache() const;

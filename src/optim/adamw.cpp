@@ -118,6 +118,7 @@ AdamWRange AdamW::range(const HeldRange& held) const {
 void AdamW::update(double learning_rate) {
   DGA_CHECK(clip_factor_.defined(), "an update needs the norm of its gradients");
   const at::NoGradGuard no_grad;
+  wait_for_weights();
   ++updates_;
   AdamWStep step;
   step.learning_rate = learning_rate;
@@ -129,12 +130,20 @@ void AdamW::update(double learning_rate) {
   step.factor = std::exchange(clip_factor_, at::Tensor());
   step.stop = stop_;
   const auto undecayed = std::ranges::find(share_.held, false, &HeldRange::decayed);
-  step.weight_decay = config_.weight_decay;
-  update_ranges({share_.held.begin(), undecayed}, step);
+  // Norms and embedding first, as the forward pass needs them.
   step.weight_decay = 0;
   update_ranges({undecayed, share_.held.end()}, step);
-  for (const auto& gather : std::exchange(gathers_, {})) gather->wait();
+  step.weight_decay = config_.weight_decay;
+  update_ranges({share_.held.begin(), undecayed}, step);
   discard_gradients();
+}
+
+void AdamW::wait_for_weights(size_t count) {
+  std::erase_if(gathers_, [count](const Gather& gather) {
+    if (gather.earliest >= count) return false;
+    gather.pending->wait();
+    return true;
+  });
 }
 
 void AdamW::update_ranges(const std::vector<HeldRange>& held, const AdamWStep& step) {
@@ -154,8 +163,8 @@ void AdamW::update_ranges(const std::vector<HeldRange>& held, const AdamWStep& s
 void AdamW::gather_weights(const HeldRange& part) {
   if (plan_.level == ShardLevel::none) return;
   const int64_t size = part.numbers.size(), begin = part.numbers.begin - ranks_.rank() * size;
-  gathers_.push_back(ranks_.all_gather(state_.weight.narrow(0, begin, size * ranks_.world_size()),
-                                       state_.weight.narrow(0, part.numbers.begin, size)));
+  gathers_.push_back({part.earliest, ranks_.all_gather(state_.weight.narrow(0, begin, size * ranks_.world_size()),
+                                                       state_.weight.narrow(0, part.numbers.begin, size))});
 }
 
 void AdamW::discard_gradients() { gradients_->clear(); }
@@ -170,7 +179,7 @@ void AdamW::restore(const SavedTensors& saved, int64_t updates) {
   // A master says more about a bf16 weight than the weight that was saved beside it.
   if (state_.weight_low.defined()) {
     for (const HeldRange& held : share_.held) gather_weights(held);
-    for (const auto& gather : std::exchange(gathers_, {})) gather->wait();
+    wait_for_weights();
   }
   updates_ = updates;
 }

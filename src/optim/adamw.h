@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -38,8 +39,12 @@ class AdamW {
   /// every later update do nothing, on all ranks.
   at::Tensor measure_gradients(const at::Tensor& sums);
   /// One update with the summed gradients, clipped by the norm that was measured; then the sums are empty again. Each
-  /// rank updates what it holds; the others' weights arrive while it goes on to its next part.
+  /// rank updates what it holds. Where that is not everything, the others' weights are on their way until
+  /// wait_for_weights().
   void update(double learning_rate);
+  /// After this, later work of the current stream (on a CPU: the caller) finds the first `count` parameters updated.
+  /// They arrive in the order of a forward pass: norms and embedding, then layer by layer.
+  void wait_for_weights(size_t count = std::numeric_limits<size_t>::max());
   /// Drops the summed gradients without an update.
   void discard_gradients();
 
@@ -75,9 +80,13 @@ class AdamW {
   RankShare share_;
   std::unique_ptr<GradientReduction> gradients_;
   OptimizerState state_;
-  std::vector<std::unique_ptr<PendingCollective>> gathers_;  // of updated weights
-  at::Tensor clip_factor_;                                   // of the step's gradient, on the device
-  at::Tensor stop_;                                          // int32 scalar on the device
+  struct Gather {
+    size_t earliest;  // of its parameters
+    std::unique_ptr<PendingCollective> pending;
+  };
+  std::vector<Gather> gathers_;  // of updated weights, in the order in which they began
+  at::Tensor clip_factor_;       // of the step's gradient, on the device
+  at::Tensor stop_;              // int32 scalar on the device
   int64_t updates_ = 0;
 };
 

@@ -6,7 +6,7 @@ RankShare::RankShare(const FlatLayout& layout, ShardLevel level, int64_t rank, i
   const bool sharded = level != ShardLevel::none;
   const auto range_of = [&](const FlatGroup& group, FlatRange numbers, int64_t at) {
     return HeldRange{numbers, at, group.first + numbers.begin - group.numbers.begin,
-                     group.numbers.end <= layout.decayed_end};
+                     group.numbers.end <= layout.decayed_end, group.earliest};
   };
   int64_t owned_before = 0;
   for (const FlatGroup& group : layout.groups) {

@@ -14,6 +14,7 @@ struct HeldRange {
   int64_t at = 0;        // place of its first number in the tensors of the state
   int64_t first = 0;     // the same in the flat space of one rank: what stochastic rounding depends on
   bool decayed = false;  // whether weight decay applies
+  size_t earliest = 0;   // of the parameters that its group holds, in their order
 };
 
 /// What one of several ranks holds. Part r of `ranks` equal parts of each bucket belongs to rank r; where the state is

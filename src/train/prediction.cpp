@@ -187,12 +187,13 @@ int64_t gradient_memory(const RunConfig& config, const Sizes& s, int64_t paramet
 
 /// Seconds of computation that hide transfers.
 struct Hidden {
+  double forward;   // one forward pass
   double backward;  // all backward passes of a step
   double update;
 };
 
 /// What the step waits for transfers: the sums of gradients beyond the backward passes that hide them (nothing hides
-/// the embedding's, which come last), then the gathering of weights beyond the update.
+/// the embedding's, which come last), then the gathering of weights beyond the update and the next forward pass.
 double exchange_seconds(const RunConfig& config, const Sizes& s, int64_t parameters, const DeviceRates& rates,
                         int64_t gpus, const Hidden& hidden) {
   const double rate = gpus <= kHostGpus ? rates.gpu_link : rates.network;
@@ -206,7 +207,8 @@ double exchange_seconds(const RunConfig& config, const Sizes& s, int64_t paramet
   const double sum = both_ways * seconds(parameters, reduced_bytes(config));
   const double last = both_ways * seconds(s.vocabulary * s.hidden, reduced_bytes(config));
   const double waits = std::max(last, sum - hidden.backward / batches);
-  const double gather = is_sharded(config, gpus) ? std::max(0.0, seconds(parameters, kHalf) - hidden.update) : 0;
+  const double hides_gather = hidden.update + hidden.forward;
+  const double gather = is_sharded(config, gpus) ? std::max(0.0, seconds(parameters, kHalf) - hides_gather) : 0;
   return (every_pass ? batches : 1) * waits + gather;
 }
 
@@ -346,7 +348,7 @@ PredictedTime predict_time(const RunConfig& config, const LlamaConfig& model, co
     time.host_copies += static_cast<double>(state) / rates.host_link;
   }
   if (gpus > 1) {
-    const Hidden hidden{2.0 / 3 * computed, static_cast<double>(held * update) / rates.memory};
+    const Hidden hidden{computed / 3 / batches, 2.0 / 3 * computed, static_cast<double>(held * update) / rates.memory};
     time.exchange = exchange_seconds(config, s, parameters, rates, gpus, hidden);
   }
   return time;

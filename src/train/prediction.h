@@ -57,7 +57,9 @@ struct PredictedTime {
   double pointwise = 0;    // norms, RoPE, SwiGLU, softmax of the logits: bound by memory
   double optimizer = 0;    // gradients, norm and update: bound by memory
   double host_copies = 0;  // offloading beyond what the computation hides; the optimizer's state
-  double exchange = 0;  // summing gradients beyond what backward hides, gathering weights beyond what the update does
+  // Summing gradients beyond what backward hides, gathering weights beyond what the update and the next forward pass
+  // do.
+  double exchange = 0;
   double total() const { return products + attention + pointwise + optimizer + host_copies + exchange; }
 };
 /// `gpus` share the global batch evenly.

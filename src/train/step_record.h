@@ -10,7 +10,7 @@
 namespace dga {
 
 /// What a step does, in this order. reduce: what backward did not hide of summing gradients over the ranks. optimizer:
-/// norm, clipping and update.
+/// norm, clipping and update; weights that other ranks updated arrive during the next step's forward.
 enum class StepPhase { data, forward, backward, reduce, optimizer };
 constexpr size_t kStepPhases = 5;
 

@@ -35,4 +35,16 @@ std::vector<TrainedParameter> select_trainable(const std::vector<NamedParameter>
   return trained;
 }
 
+std::vector<size_t> trained_through_layers(const std::vector<TrainedParameter>& trained, int64_t layers) {
+  std::vector<size_t> counts;
+  size_t count = !trained.empty() && trained.front().name == "model.embed_tokens.weight" ? 1 : 0;
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const std::string prefix = str("model.layers.", layer, ".");
+    while (count < trained.size() && trained[count].name.starts_with(prefix)) ++count;
+    counts.push_back(count);
+  }
+  counts.push_back(trained.size());
+  return counts;
+}
+
 }  // namespace dga

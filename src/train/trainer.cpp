@@ -61,6 +61,7 @@ Trainer::Trainer(const LoadedRun& run, TrainerParts parts, Communicator& ranks)
       model_(std::move(parts.model)),
       loader_(std::move(parts.loader)),
       trainable_(select_trainable(model_->parameters(), config_.train.trainable)),
+      through_layers_(trained_through_layers(trainable_, model_->config().num_hidden_layers)),
       optimizer_(config_.optimizer, static_cast<uint64_t>(config_.run.seed), trainable_,
                  gradient_sum(config_.train, ranks), data_parallel(ranks, config_.parallel)),
       outliers_(config_.train.skip_outliers),
@@ -197,6 +198,7 @@ void Trainer::update(PendingStep& step) {
 
 StepRecord Trainer::complete(PendingStep step) {
   read_numbers(step);
+  optimizer_.wait_for_weights();  // whoever reads weights now finds them
   signal_ = step.layout.stop_signal(step.numbers);
   state_.step = step.record.step;
   ranks_.set_step(state_.step);
@@ -230,8 +232,12 @@ std::vector<MicroBatch> Trainer::split(const Batch& batch) const {
   return parts;
 }
 
-LossSum Trainer::loss_of(const MicroBatch& part) const {
-  const at::Tensor hidden = model_->forward(part.tokens, part.layout, config_.train.memory);  // [b, L, hidden]
+/// The weights of other ranks' parts may still be on their way; each layer waits for its own.
+LossSum Trainer::loss_of(const MicroBatch& part) {
+  optimizer_.wait_for_weights(1);  // the embedding
+  const at::Tensor hidden =        // [b, L, hidden]
+      model_->forward(part.tokens, part.layout, config_.train.memory,
+                      [&](int64_t layer) { optimizer_.wait_for_weights(through_layers_[static_cast<size_t>(layer)]); });
   return linear_cross_entropy(hidden.flatten(0, 1), model_->output_weight(), part.labels, config_.train.loss);
 }
 

@@ -79,7 +79,7 @@ class Trainer {
   void restore(const CheckpointFolder& checkpoint);
   Batch next_batch(StepRecord& record);
   std::vector<MicroBatch> split(const Batch& batch) const;
-  LossSum loss_of(const MicroBatch& part) const;
+  LossSum loss_of(const MicroBatch& part);
   at::Tensor total_labels(int64_t own);
   void read_numbers(PendingStep& step) const;
   void require_finite(const PendingStep& step) const;
@@ -99,6 +99,7 @@ class Trainer {
   std::unique_ptr<Llama> model_;
   std::unique_ptr<Loader> loader_;
   std::vector<TrainedParameter> trainable_;
+  std::vector<size_t> through_layers_;  // see trained_through_layers()
   AdamW optimizer_;
   OutlierFilter outliers_;
   TrainingState state_;

@@ -140,6 +140,7 @@ Outcome train(const Case& c, int64_t steps, const std::function<void(AdamW&, int
       DGA_CHECK(numbers[1].item<double>() == ranks.world_size() * (ranks.world_size() + 1) / 2, numbers);
       norms.push_back(numbers[2].item<double>());
       optimizer.update(1e-3);
+      optimizer.wait_for_weights();
     }
     const std::lock_guard lock(mutex);
     add_pieces(optimizer.owned_pieces(optimizer.state()), outcome.state, counts);
@@ -263,6 +264,7 @@ TEST(DataParallel, OneRanksBadNumberStopsAllOfThem) {
           (parameters[2].value * (ranks.rank() == 1 ? gradient : 1.0)).sum().backward();
           optimizer.measure_gradients(at::full({1}, ranks.rank() == 1 ? loss : 1.0, at::kDouble));
           optimizer.update(0.1);
+          optimizer.wait_for_weights();
         };
         step(1, 1);
         const at::Tensor before = parameters[2].value.detach().clone();

@@ -125,6 +125,33 @@ TEST(DataParallelTraining, WithNarrowMoments) {
   compare_worlds(run, {"optimizer.moments=int8", "optimizer.decay_norms_and_embeddings=true"}, 1e-2, {2}, {"2"});
 }
 
+/// The host a step ahead, as on a GPU: the weights of other ranks' parts arrive during the next forward pass.
+std::vector<StepRecord> run_ahead(Trainer& trainer, int64_t steps) {
+  std::vector<StepRecord> records;
+  std::optional<Trainer::PendingStep> before;
+  for (int64_t i = 0; i < steps; ++i) {
+    Trainer::PendingStep step = trainer.launch_step();
+    if (before) records.push_back(trainer.complete(std::move(*before)));
+    before = std::move(step);
+  }
+  records.push_back(trainer.complete(std::move(*before)));
+  return records;
+}
+
+TEST(DataParallelTraining, WeightsArriveDuringTheNextForwardPass) {
+  const TinyRun run;
+  for (const Settings& settings : {Settings{}, Settings{"model.tie_word_embeddings=true", "train.micro_batch_size=4"},
+                                   Settings{"train.trainable=[\"*.self_attn.[qv]_proj.weight\", \"*norm*\"]"},
+                                   Settings{"optimizer.decay_norms_and_embeddings=true", "train.recompute=block"}}) {
+    const Course expected = train(run, 1, with(kBase, settings));
+    for (const char* level : kLevels) {
+      const Course ahead = course_of(run, 2, with(with(kBase, settings), {level}),
+                                     [](Trainer& trainer, Communicator&) { return run_ahead(trainer, 6); });
+      expect_close(ahead, expected, 1e-6, str(level, settings.empty() ? "" : ", " + settings.front()));
+    }
+  }
+}
+
 at::Tensor weight(const Trainer& trainer, const std::string& name) {
   for (const NamedParameter& parameter : trainer.model().parameters()) {
     if (parameter.name == name) return parameter.value;

@@ -50,5 +50,15 @@ TEST(SelectTrainable, PatternWithoutAMatchIsNamed) {
   }
 }
 
+TEST(TrainedThroughLayers, CountsWhatAForwardPassHasUsed) {
+  const auto counts = [](const std::vector<std::string>& patterns) {
+    return trained_through_layers(select_trainable(parameters(), patterns), 11);
+  };
+  // The embedding and layer 0; layers 1 to 9 have nothing here; layer 10; the norm and the output weight.
+  EXPECT_EQ(counts({"*"}), (std::vector<size_t>{2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 5}));
+  EXPECT_EQ(counts({"*q_proj*"}), (std::vector<size_t>{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2}));
+  EXPECT_EQ(counts({"lm_head.weight"}), (std::vector<size_t>{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}));
+}
+
 }  // namespace
 }  // namespace dga
