@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "support/program_path.h"
 #include "support/temp_folder.h"
 #include "util/file.h"
 
@@ -21,8 +22,8 @@ struct Finished {
 class ProgramTest : public ::testing::Test {
  protected:
   Finished run(const std::string& arguments) {
-    const std::string command =
-        "cd '" + folder_.path().string() + "' && OMP_NUM_THREADS=1 '" DGA_PROGRAM "' " + arguments + " >.out 2>.err";
+    const std::string command = "cd '" + folder_.path().string() + "' && OMP_NUM_THREADS=1 '" +
+                                testing::program_path(DGA_PROGRAM) + "' " + arguments + " >.out 2>.err";
     const int status = std::system(command.c_str());
     EXPECT_TRUE(WIFEXITED(status)) << command;
     return {WEXITSTATUS(status), read_file(folder_.path() / ".out"), read_file(folder_.path() / ".err")};

@@ -61,7 +61,7 @@ class RanksProgram : public ProgramTest {
     processes_.clear();
     const int port = free_port();
     for (int64_t rank = 0; rank < count; ++rank) {
-      Words words = {DGA_PROGRAM};
+      Words words = {testing::program_path(DGA_PROGRAM)};
       words.insert(words.end(), subcommand.begin(), subcommand.end());
       const auto add = [&](const Words& assignments) {
         for (const std::string& assignment : assignments) words.insert(words.end(), {"--set", assignment});

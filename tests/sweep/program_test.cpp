@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "support/program_path.h"
 #include "sweep/point_state.h"
 #include "sweep_folder.h"
 #include "util/process.h"
@@ -14,12 +15,6 @@ namespace dga {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// The program of this build, or beside this test where it was carried elsewhere.
-std::string program() {
-  if (fs::exists(DGA_EXECUTABLE)) return DGA_EXECUTABLE;
-  return (fs::read_symlink("/proc/self/exe").parent_path() / "dga").string();
-}
 
 class SweepProgramTest : public SweepTest {
  protected:
@@ -33,7 +28,7 @@ class SweepProgramTest : public SweepTest {
   }
 
   ChildProcess launch(std::vector<std::string> words) const {
-    words.insert(words.begin(), program());
+    words.insert(words.begin(), testing::program_path(DGA_PROGRAM));
     return ChildProcess(words, {}, folder_.path() / "output.txt");
   }
 
