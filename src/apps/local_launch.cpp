@@ -36,9 +36,15 @@ int free_port() {
   return ntohs(address.sin_port);
 }
 
+/// A launcher around this one, as torchrun around a sweep, has variables of its own, which are not for these processes.
 std::vector<std::string> environment_of(int64_t rank, int64_t count, int port) {
-  return {str("RANK=", rank),      str("WORLD_SIZE=", count), str("LOCAL_RANK=", rank), str("LOCAL_WORLD_SIZE=", count),
-          "MASTER_ADDR=127.0.0.1", str("MASTER_PORT=", port)};
+  return {str("RANK=", rank),
+          str("WORLD_SIZE=", count),
+          str("LOCAL_RANK=", rank),
+          str("LOCAL_WORLD_SIZE=", count),
+          "MASTER_ADDR=127.0.0.1",
+          str("MASTER_PORT=", port),
+          "TORCHELASTIC_USE_AGENT_STORE=False"};
 }
 
 class LocalLaunch {

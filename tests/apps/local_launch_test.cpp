@@ -52,6 +52,13 @@ TEST(LocalLaunch, ProcessesGetTheVariablesOfALaunch) {
   EXPECT_GT(std::stoi(*ports.begin()), 1023);
 }
 
+// As a sweep's point that torchrun's process starts: its ranks meet by themselves, not in torchrun's store.
+TEST(LocalLaunch, ALauncherAroundItKeepsItsStore) {
+  setenv("TORCHELASTIC_USE_AGENT_STORE", "True", /*overwrite=*/1);
+  EXPECT_EQ(launch("[ $TORCHELASTIC_USE_AGENT_STORE = False ]", 2), 0);
+  unsetenv("TORCHELASTIC_USE_AGENT_STORE");
+}
+
 TEST(LocalLaunch, TheCodeIsThatOfTheRankThatFailedByItself) {
   EXPECT_EQ(launch("[ $RANK = 1 ] && exit 5; exit 0", 3), 5);
   // 6: ended because another has failed, perhaps before that one is gone.
