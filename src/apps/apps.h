@@ -39,7 +39,8 @@ void add_export_app(CLI::App& root, AppContext& context);
 void add_import_app(CLI::App& root, AppContext& context);
 void add_config_app(CLI::App& root, AppContext& context);
 void add_bench_app(CLI::App& root, AppContext& context);
-void add_bench_train(CLI::App& bench, AppContext& context);  // a subcommand of `bench`
+void add_bench_train(CLI::App& bench, AppContext& context);  // subcommands of `bench`
+void add_bench_links(CLI::App& bench, AppContext& context);
 void add_sweep_app(CLI::App& root, AppContext& context);
 void add_report_app(CLI::App& root, AppContext& context);
 void add_info_app(CLI::App& root, AppContext& context);

@@ -166,6 +166,7 @@ void add_bench_app(CLI::App& root, AppContext& context) {
   app->require_subcommand(1);
   add_bench_attention(*app, context);
   add_bench_train(*app, context);
+  add_bench_links(*app, context);
 }
 
 }  // namespace dga

@@ -108,9 +108,8 @@ std::string predicted_device(const std::string& named) {
 /// The rates at which GPUs exchange gradients and weights, which are not measured.
 std::string link_line(const DeviceRates& rates, int64_t gpus) {
   if (gpus == 1) return "";
-  const bool one_host = gpus <= kHostGpus;
-  return str("# exchange counted at    ", rounded("%.0f", (one_host ? rates.gpu_link : rates.network) / 1e9),
-             " GB/s a GPU, ", one_host ? "NVLink within a host" : "a 400 Gbit/s adapter a GPU between hosts", "\n");
+  return str("# exchange counted at    ", rounded("%.0f", rates.exchange(gpus) / 1e9), " GB/s a GPU, ",
+             is_one_host(gpus) ? "NVLink within a host" : "eight adapters of 400 Gbit/s a host", "\n");
 }
 
 /// Memory and time of a step, as comments like the summary.

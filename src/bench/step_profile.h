@@ -11,6 +11,7 @@ namespace dga {
 struct DeviceWork {
   std::string name;
   uint64_t begin_ns = 0, end_ns = 0;
+  int64_t stream = 0;
 };
 
 /// Where the device's time went.
@@ -24,6 +25,8 @@ struct StepProfile {
   double idle_ms = 0;        // within it, nothing running: launch gaps and waiting
   std::vector<Row> classes;  // products, attention, ..., by time
   std::vector<Row> kernels;  // by name, by time
+  // While other streams worked, the one that works most had nothing to do, or was held up: by what it did next, by time.
+  std::vector<Row> waits;
 };
 
 /// Overlapping work (copies beside kernels) counts once in the idle time and in full in its own row.

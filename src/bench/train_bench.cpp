@@ -113,6 +113,10 @@ std::string profile_table(const StepProfile& profile) {
   for (const StepProfile::Row& r : profile.classes) row(r);
   constexpr size_t kShown = 25;
   for (size_t i = 0; i < std::min(kShown, profile.kernels.size()); ++i) row(profile.kernels[i]);
+  constexpr size_t kWaits = 5;
+  const size_t waits = std::min(kWaits, profile.waits.size());
+  if (waits > 0) text += "\nwaits for other streams, before:\n\n| what | calls | ms | share |\n| --- | --- | --- | --- |\n";
+  for (size_t i = 0; i < waits; ++i) row(profile.waits[i]);
   return text;
 }
 
@@ -238,8 +242,10 @@ std::string train_bench_json(const TrainBenchResult& r, const std::string& commi
   if (r.profile) {
     json["profile"] = {{"span_ms", r.profile->span_ms}, {"idle_ms", r.profile->idle_ms}};
     for (const StepProfile::Row& row : r.profile->classes) json["profile"]["classes_ms"][row.name] = row.ms;
-    for (const StepProfile::Row& row : r.profile->kernels) {
-      json["profile"]["kernels"].push_back({{"name", row.name}, {"calls", row.calls}, {"ms", row.ms}});
+    for (const auto& [key, rows] : {std::pair("kernels", &r.profile->kernels), {"waits", &r.profile->waits}}) {
+      for (const StepProfile::Row& row : *rows) {
+        json["profile"][key].push_back({{"name", row.name}, {"calls", row.calls}, {"ms", row.ms}});
+      }
     }
   }
   return json.dump(2) + "\n";

@@ -27,7 +27,8 @@ class Collectives {
 std::unique_ptr<Collectives> make_gloo_collectives(RankGroup& ranks);
 
 /// Among GPUs, of which each rank has one for itself, through NCCL: on a stream of their own, after the work of the
-/// current stream so far. A sum's order is NCCL's. `ranks` must outlive it. Throws a config error in a build without
+/// current stream so far. A sum's order is NCCL's, but of bf16 into fp32 within a host, where it depends on the number
+/// of ranks alone. `ranks` must outlive it. Throws a config error in a build without
 /// CUDA.
 std::unique_ptr<Collectives> make_nccl_collectives(RankGroup& ranks, c10::Device device);
 

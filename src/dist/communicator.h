@@ -44,7 +44,7 @@ class Communicator {
   /// In place.
   virtual std::unique_ptr<PendingCollective> all_reduce(at::Tensor numbers, Reduction reduction) = 0;
   /// Sums input [n * world_size] over the ranks and gives this rank part rank() of it, [n]; output may be that part of
-  /// the input itself.
+  /// the input itself. bf16 may be summed into fp32: the ranks' numbers as they are, in fp32.
   virtual std::unique_ptr<PendingCollective> reduce_scatter(at::Tensor output, const at::Tensor& input) = 0;
   /// Puts the ranks' inputs [n] one after the other, [n * world_size]; input may be part rank() of the output itself.
   virtual std::unique_ptr<PendingCollective> all_gather(at::Tensor output, const at::Tensor& input) = 0;

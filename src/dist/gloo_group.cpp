@@ -79,7 +79,7 @@ void GlooGroup::all_gather(const at::Tensor& output, const at::Tensor& input) {
 }
 
 void GlooGroup::combine_parts(const at::Tensor& output, const at::Tensor& input, Reduction reduction) {
-  const at::Tensor parts = at::empty({world_size_, output.numel()}, output.options());
+  const at::Tensor parts = at::empty({world_size_, output.numel()}, input.options());
   at::Tensor source = bytes_of(input), target = bytes_of(parts);
   std::vector<int64_t> even;
   group_->alltoall_base(target, source, even, even)->wait();

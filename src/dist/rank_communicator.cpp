@@ -22,11 +22,12 @@ class RankCommunicator final : public Communicator {
     return among(numbers.device()).all_reduce(numbers, reduction);
   }
   std::unique_ptr<PendingCollective> reduce_scatter(at::Tensor output, const at::Tensor& input) override {
-    check_part(output, input);
+    const bool widens = input.scalar_type() == at::kBFloat16 && output.scalar_type() == at::kFloat;
+    check_part(output, input, widens ? at::kFloat : input.scalar_type());
     return among(input.device()).reduce_scatter(output, input);
   }
   std::unique_ptr<PendingCollective> all_gather(at::Tensor output, const at::Tensor& input) override {
-    check_part(input, output);
+    check_part(input, output, output.scalar_type());
     return among(input.device()).all_gather(output, input);
   }
 
@@ -41,10 +42,10 @@ class RankCommunicator final : public Communicator {
   static void check_tensor(const at::Tensor& tensor) {
     DGA_CHECK(tensor.is_contiguous(), "a collective takes contiguous tensors");
   }
-  void check_part(const at::Tensor& part, const at::Tensor& whole) const {
+  void check_part(const at::Tensor& part, const at::Tensor& whole, at::ScalarType part_type) const {
     check_tensor(part);
     check_tensor(whole);
-    DGA_CHECK(part.numel() * world_size() == whole.numel() && part.scalar_type() == whole.scalar_type() &&
+    DGA_CHECK(part.numel() * world_size() == whole.numel() && part.scalar_type() == part_type &&
                   part.device() == whole.device(),
               "a part of ", part.numel(), " numbers does not fit ", whole.numel(), " on ", world_size(), " ranks");
   }

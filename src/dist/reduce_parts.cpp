@@ -18,11 +18,11 @@ Wide larger(Wide a, Wide b) {
   return a != a || a > b ? a : b;  // a NaN is unequal to itself; b, where it is one, is not smaller than a
 }
 
-template <class T, class Wide>
+template <class T, class Wide, class Out = T>
 void combine(const at::Tensor& parts, const at::Tensor& output, Reduction reduction) {
   const int64_t ranks = parts.size(0), count = parts.size(1);
   const T* from = static_cast<const T*>(parts.data_ptr());
-  T* to = static_cast<T*>(output.data_ptr());
+  Out* to = static_cast<Out*>(output.data_ptr());
   std::vector<Wide> block(kBlock);
   for (int64_t begin = 0; begin < count; begin += kBlock) {
     const int64_t size = std::min(kBlock, count - begin);
@@ -35,13 +35,16 @@ void combine(const at::Tensor& parts, const at::Tensor& output, Reduction reduct
         for (int64_t i = 0; i < size; ++i) block[i] = larger(block[i], static_cast<Wide>(part[i]));
       }
     }
-    for (int64_t i = 0; i < size; ++i) to[begin + i] = static_cast<T>(block[i]);
+    for (int64_t i = 0; i < size; ++i) to[begin + i] = static_cast<Out>(block[i]);
   }
 }
 
 }  // namespace
 
 void reduce_parts(const at::Tensor& parts, const at::Tensor& output, Reduction reduction) {
+  if (parts.scalar_type() == at::kBFloat16 && output.scalar_type() == at::kFloat) {
+    return combine<at::BFloat16, float, float>(parts, output, reduction);
+  }
   switch (output.scalar_type()) {
     case at::kFloat:
       return combine<float, float>(parts, output, reduction);

@@ -28,29 +28,27 @@ std::vector<Tile> tiles(int64_t tokens, int64_t tile_tokens) {
 
 at::Tensor project(const at::Tensor& x, const at::Tensor& weight) { return at::mm(x, weight.t()); }
 
+/// The same, written to `out`.
+at::Tensor project(const at::Tensor& x, const at::Tensor& weight, at::Tensor out) {
+  return at::mm_out(out, x, weight.t());
+}
+
 at::Tensor as_rows(const at::Tensor& x, int64_t width) { return x.reshape({-1, width}); }
 
-/// One tensor of all tiles' rows: the tile itself where there is one, else gathered in memory of its own.
+/// One tensor of all tiles' rows [T, width], made when the first of them is. Tiles are written where they belong: copies
+/// within the device would queue up behind those to and from the host.
 class Rows {
  public:
-  Rows(int64_t tokens, bool one_tile) : tokens_(tokens), one_tile_(one_tile) {}
-  void set(const Tile& tile, const at::Tensor& rows) {
-    if (one_tile_) {
-      all_ = rows;
-      return;
-    }
-    if (!all_.defined()) {
-      std::vector<int64_t> shape = rows.sizes().vec();
-      shape[0] = tokens_;
-      all_ = at::empty(shape, rows.options());
-    }
-    tile.of(all_).copy_(rows);
+  explicit Rows(int64_t tokens) : tokens_(tokens) {}
+  /// The place of a tile's rows.
+  at::Tensor of(const Tile& tile, int64_t width, const at::TensorOptions& options) {
+    if (!all_.defined()) all_ = at::empty({tokens_, width}, options);
+    return tile.of(all_);
   }
   const at::Tensor& all() const { return all_; }
 
  private:
   int64_t tokens_;
-  bool one_tile_;
   at::Tensor all_;
 };
 
@@ -81,12 +79,13 @@ struct TileRows {
   AfterAttentionKept kept;
 };
 
+/// Where a tile's gradients go.
 struct TileGradients {
-  at::Tensor sum, attended;
+  Rows &x, &attended;
 };
 
-TileGradients tile_backward(TileRows rows, const BlockWeights& w, const BlockContext& c, const WantedWeights& wanted,
-                            GradientSums& sums) {
+void tile_backward(const Tile& tile, TileRows rows, const BlockWeights& w, const BlockContext& c,
+                   const WantedWeights& wanted, GradientSums& sums, const TileGradients& gradients) {
   at::Tensor normed;
   if (rows.kept.sum.defined()) {
     normed = normed_again(rows.kept.sum, rows.kept.inverse_rms, w.post_attention_norm, c.rms_norm_eps);
@@ -112,10 +111,12 @@ TileGradients tile_backward(TileRows rows, const BlockWeights& w, const BlockCon
   norm.sum = rows.kept.sum;
   norm.inverse_rms = rows.kept.inverse_rms;
   norm.wants_weight = wanted.post_attention_norm;
+  norm.out = gradients.x.of(tile, rows.x.size(1), rows.x.options());
   const NormGradients grads = rms_norm_backward(norm, w.post_attention_norm);
   if (norm.wants_weight) sums.norm = sums.norm.defined() ? sums.norm.add_(grads.weight) : grads.weight;
   if (wanted.o_proj) sums.o_proj.add(grads.sum, rows.attended);
-  return {grads.sum, at::mm(grads.sum, w.o_proj)};
+  at::Tensor attended = gradients.attended.of(tile, rows.attended.size(1), rows.attended.options());
+  at::mm_out(attended, grads.sum, w.o_proj);
 }
 
 }  // namespace
@@ -124,25 +125,32 @@ AfterAttention after_attention(const at::Tensor& x, const at::Tensor& attended, 
                                const BlockContext& c, Recompute recompute) {
   const at::Tensor x_rows = as_rows(x, x.size(2)), attended_rows = as_rows(attended, c.heads * c.head_dim);
   const std::vector<Tile> all = tiles(x_rows.size(0), c.mlp_tile_tokens);
-  const Rows empty(x_rows.size(0), all.size() == 1);
-  Rows output = empty, sum = empty, inverse_rms = empty, gate = empty, up = empty;
+  const auto options = x.options();
+  const int64_t hidden = x.size(2), intermediate = w.gate_proj.size(0);
+  const Rows empty(x_rows.size(0));  // no memory yet
+  Rows output = empty, sum = empty, gate = empty, up = empty;
+  at::Tensor inverse_rms;  // [T]
+  const bool keeps_sum = recompute != Recompute::block, keeps_mlp = recompute == Recompute::none;
   for (const Tile& tile : all) {
-    const AddedNorm norm =
-        add_rms_norm(tile.of(x_rows), project(tile.of(attended_rows), w.o_proj), w.post_attention_norm, c.rms_norm_eps);
-    const at::Tensor g = project(norm.normed, w.gate_proj), u = project(norm.normed, w.up_proj);
+    Rows& sums = keeps_sum ? sum : output;  // where nothing else needs the sum, the MLP's output is added to it
+    const AddedNorm norm = add_rms_norm(tile.of(x_rows), project(tile.of(attended_rows), w.o_proj),
+                                        w.post_attention_norm, c.rms_norm_eps, sums.of(tile, hidden, options));
+    const auto before_swiglu = [&](const at::Tensor& weight, Rows& kept) {
+      return keeps_mlp ? project(norm.normed, weight, kept.of(tile, intermediate, options))
+                       : project(norm.normed, weight);
+    };
+    const at::Tensor g = before_swiglu(w.gate_proj, gate), u = before_swiglu(w.up_proj, up);
     const at::Tensor mlp = swiglu(g, u);
-    if (recompute == Recompute::block) {  // nothing else needs the sum
-      output.set(tile, at::Tensor(norm.sum).addmm_(mlp, w.down_proj.t()));
+    at::Tensor out = output.of(tile, hidden, options);
+    if (!keeps_sum) {
+      out.addmm_(mlp, w.down_proj.t());
       continue;
     }
-    output.set(tile, at::addmm(norm.sum, mlp, w.down_proj.t()));
-    sum.set(tile, norm.sum);
-    inverse_rms.set(tile, norm.inverse_rms);
-    if (recompute == Recompute::selective) continue;
-    gate.set(tile, g);
-    up.set(tile, u);
+    at::addmm_out(out, norm.sum, mlp, w.down_proj.t());
+    if (!inverse_rms.defined()) inverse_rms = at::empty({x_rows.size(0)}, norm.inverse_rms.options());
+    tile.of(inverse_rms).copy_(norm.inverse_rms);
   }
-  return {output.all().view(x.sizes()), {sum.all(), inverse_rms.all(), gate.all(), up.all()}};
+  return {output.all().view(x.sizes()), {sum.all(), inverse_rms, gate.all(), up.all()}};
 }
 
 AfterAttentionGradients after_attention_backward(const AfterAttentionBackward& given, const BlockWeights& w,
@@ -153,14 +161,12 @@ AfterAttentionGradients after_attention_backward(const AfterAttentionBackward& g
   const at::Tensor grad_output = as_rows(given.grad_output, hidden);
   const std::vector<Tile> all = tiles(x.size(0), c.mlp_tile_tokens);
   GradientSums sums(w, static_cast<int64_t>(all.size()));
-  Rows grad_x(x.size(0), all.size() == 1), grad_attended(x.size(0), all.size() == 1);
+  Rows grad_x(x.size(0)), grad_attended(x.size(0));
   for (const Tile& tile : all) {
     const AfterAttentionKept kept{tile.of(given.kept.sum), tile.of(given.kept.inverse_rms), tile.of(given.kept.gate),
                                   tile.of(given.kept.up)};
-    const TileGradients grads =
-        tile_backward({tile.of(x), tile.of(attended), tile.of(grad_output), kept}, w, c, wanted, sums);
-    grad_x.set(tile, grads.sum);
-    grad_attended.set(tile, grads.attended);
+    tile_backward(tile, {tile.of(x), tile.of(attended), tile.of(grad_output), kept}, w, c, wanted, sums,
+                  {grad_x, grad_attended});
   }
   sums.write(w.o_proj.scalar_type(), gradients);
   return {grad_x.all().view(given.x.sizes()), grad_attended.all().view(given.attended.sizes())};

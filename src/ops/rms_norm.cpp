@@ -53,18 +53,21 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   return RmsNorm::apply(x, weight, eps);
 }
 
-AddedNorm add_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double eps) {
+AddedNorm add_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double eps,
+                       const at::Tensor& sum) {
   check_norm(x, weight);
-  if (row_kernels::take_norm(x)) return row_kernels::add_norm(x, residual, weight, eps);
-  const at::Tensor sum = residual.defined() ? x.add(residual) : x;
-  const at::Tensor rows = sum.to(compute_type(x.scalar_type()));
+  if (row_kernels::take_norm(x)) return row_kernels::add_norm(x, residual, weight, eps, sum);
+  at::Tensor added = residual.defined() ? sum : x;
+  if (!added.defined()) added = at::empty_like(x);
+  if (residual.defined()) at::add_out(added, x, residual);
+  const at::Tensor rows = added.to(compute_type(x.scalar_type()));
   const at::Tensor mean_square = at::linalg_vector_norm(rows, 2, {-1}).square_().div_(x.size(-1));  // [R]
   const at::Tensor inverse = mean_square.add_(eps).rsqrt_();
-  return {sum, scale_rows(rows, inverse, weight), inverse};
+  return {added, scale_rows(rows, inverse, weight), inverse};
 }
 
 at::Tensor normed_again(const at::Tensor& sum, const at::Tensor& inverse_rms, const at::Tensor& weight, double eps) {
-  if (row_kernels::take_norm(sum)) return row_kernels::add_norm(sum, {}, weight, eps).normed;
+  if (row_kernels::take_norm(sum)) return row_kernels::add_norm(sum, {}, weight, eps, {}).normed;
   return scale_rows(sum.to(inverse_rms.scalar_type()), inverse_rms, weight);
 }
 
@@ -79,7 +82,7 @@ NormGradients rms_norm_backward(const NormBackward& given, const at::Tensor& wei
   const at::Tensor along = product.mv(w).mul_(given.inverse_rms.pow(3)).div_(weight.size(0)).unsqueeze(1);  // [R, 1]
   at::Tensor dsum = dy.mul(w).mul_(given.inverse_rms.unsqueeze(1)).addcmul_(rows, along, -1);
   if (given.grad_sum.defined()) dsum.add_(given.grad_sum);
-  grads.sum = dsum.to(stored);
+  grads.sum = given.out.defined() ? given.out.copy_(dsum) : dsum.to(stored);
   return grads;
 }
 

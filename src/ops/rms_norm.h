@@ -17,7 +17,9 @@ struct AddedNorm {
   at::Tensor normed;       // [R, N]
   at::Tensor inverse_rms;  // [R] fp32 or double
 };
-AddedNorm add_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double eps);
+/// With a residual the sum is written to `sum`, contiguous, where that is given.
+AddedNorm add_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double eps,
+                       const at::Tensor& sum = {});
 
 /// `normed` again, from what add_rms_norm returned.
 at::Tensor normed_again(const at::Tensor& sum, const at::Tensor& inverse_rms, const at::Tensor& weight, double eps);
@@ -28,6 +30,7 @@ struct NormBackward {
   at::Tensor grad_sum;     // [R, N]: what reaches the sum besides; may be undefined
   at::Tensor sum, inverse_rms;
   bool wants_weight = true;
+  at::Tensor out = {};  // [R, N] contiguous: where the sum's gradient is written; new memory if undefined
 };
 struct NormGradients {
   at::Tensor sum;     // [R, N], of x and of the residual alike

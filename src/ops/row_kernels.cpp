@@ -45,11 +45,12 @@ bool take_logits(const at::Tensor& x) {
   return x.is_cuda() && x.scalar_type() == at::kFloat && x.stride(1) == 1 && x.stride(0) % 8 == 0 && is_aligned(x);
 }
 
-AddedNorm add_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double eps) {
+AddedNorm add_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double eps,
+                   const at::Tensor& sum) {
   const c10::cuda::CUDAGuard guard(x.device());
   const at::Tensor rows = loadable(x), scale = loadable(weight);
   const at::Tensor added = residual.defined() ? loadable(residual) : residual;
-  AddedNorm result{added.defined() ? like(rows) : x, like(rows),
+  AddedNorm result{added.defined() ? sum.defined() ? sum : like(rows) : x, like(rows),
                    at::empty({rows.size(0)}, rows.options().dtype(at::kFloat))};
   kernels::RmsNormForwardParams params;
   params.rows = rows.size(0);
@@ -70,7 +71,8 @@ NormGradients norm_backward(const NormBackward& given, const at::Tensor& weight)
   const at::Tensor sum = loadable(given.sum), grad_normed = loadable(given.grad_normed), scale = loadable(weight);
   const at::Tensor grad_sum = given.grad_sum.defined() ? loadable(given.grad_sum) : given.grad_sum;
   const auto floats = sum.options().dtype(at::kFloat);
-  NormGradients result{like(sum), given.wants_weight ? at::empty({sum.size(1)}, floats) : at::Tensor()};
+  NormGradients result{given.out.defined() ? given.out : like(sum),
+                       given.wants_weight ? at::empty({sum.size(1)}, floats) : at::Tensor()};
   kernels::RmsNormBackwardParams params;
   params.rows = sum.size(0);
   params.width = sum.size(1);

@@ -18,7 +18,8 @@ bool take_rope(const at::Tensor& x);         // [B, L, heads, D]
 bool take_swiglu(const at::Tensor& x);       // any shape
 bool take_logits(const at::Tensor& logits);  // [C, V]
 
-AddedNorm add_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double eps);
+AddedNorm add_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double eps,
+                   const at::Tensor& sum);
 NormGradients norm_backward(const NormBackward& given, const at::Tensor& weight);
 QueryKey rope(const QueryKey& in, const QueryKey& out, const at::Tensor& cos, const at::Tensor& sin, Rotation rotation);
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);

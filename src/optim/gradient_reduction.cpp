@@ -35,8 +35,10 @@ GradientPlan plan_gradients(const DataParallel& parallel, int64_t ranks, at::Sca
       return {parallel.level, local, reduced, local};
     case ShardLevel::optimizer:
       return {parallel.level, local, reduced, reduced == wide ? wide : local};
-    case ShardLevel::optimizer_gradients:
-      return {parallel.level, reduced, reduced, reduced == local ? local : wide};
+    case ShardLevel::optimizer_gradients: {
+      const at::ScalarType made = reduced == wide ? local : reduced;
+      return {parallel.level, made, reduced, reduced == local ? local : wide};
+    }
   }
   fail(ExitCode::failure, "unknown level of sharding");
 }
@@ -58,7 +60,7 @@ GradientReduction::GradientReduction(const std::vector<TrainedParameter>& parame
   const bool sharded = plan.level == ShardLevel::optimizer_gradients;
   if (!sharded) whole_ = at::zeros({layout.size}, options_.dtype(plan.local));
   if (sharded || plan.owned != plan.local) owned_ = at::zeros({share.state_size}, options_.dtype(plan.owned));
-  if (plan.reduced != plan.local) {
+  if (is_staged()) {
     for (size_t i = 0; i < kFlights; ++i) {
       staging_.push_back(at::empty({largest_bucket(layout)}, options_.dtype(plan.reduced)));
     }
@@ -187,7 +189,13 @@ void GradientReduction::reduce_group(size_t group) {
   }
 }
 
-/// A bucket in the type of the reduction.
+/// A sum that the ranks share out may be of a wider type than its input; any other sum has its input's type.
+bool GradientReduction::is_staged() const {
+  const bool widens = plan_.level != ShardLevel::none && plan_.reduced == at::kFloat;
+  return plan_.reduced != plan_.local && !widens;
+}
+
+/// A bucket in the type that the reduction takes.
 at::Tensor GradientReduction::staged(const at::Tensor& local) {
   if (staging_.empty()) return local;
   while (flights_.size() >= kFlights) land_first();
@@ -197,6 +205,7 @@ at::Tensor GradientReduction::staged(const at::Tensor& local) {
 
 void GradientReduction::reduce_bucket(const at::Tensor& local, size_t bucket, const Buffer& buffer) {
   const at::Tensor summed = staged(local);
+  const bool adds = has_buffers() && passes_ > 1;
   Flight flight;
   if (plan_.level == ShardLevel::none) {
     flight.pending = ranks_.all_reduce(summed, Reduction::sum);
@@ -204,11 +213,15 @@ void GradientReduction::reduce_bucket(const at::Tensor& local, size_t bucket, co
     flight.target = local;
   } else {
     const int64_t part = summed.numel() / ranks_.world_size();
-    flight.result = summed.narrow(0, ranks_.rank() * part, part);
-    flight.pending = ranks_.reduce_scatter(flight.result, summed);
     flight.target = gradient_of(share_.owned[bucket]);
+    if (summed.scalar_type() == plan_.reduced) {
+      flight.result = summed.narrow(0, ranks_.rank() * part, part);
+    } else {
+      flight.result = adds ? at::empty_like(flight.target) : flight.target;
+    }
+    flight.pending = ranks_.reduce_scatter(flight.result, summed);
   }
-  flight.adds = has_buffers() && passes_ > 1;
+  flight.adds = adds;
   flight.buffer = buffer;
   flights_.push_back(std::move(flight));
   if (ranks_.world_size() > 1) reduced_bytes_ += static_cast<int64_t>(summed.nbytes());

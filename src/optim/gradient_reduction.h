@@ -78,6 +78,7 @@ class GradientReduction {
   void complete(size_t slot);
   void reduce_left();
   void reduce_group(size_t group);
+  bool is_staged() const;
   at::Tensor staged(const at::Tensor& local);
   void reduce_bucket(const at::Tensor& local, size_t bucket, const Buffer& buffer);
   void land_first();
@@ -92,7 +93,7 @@ class GradientReduction {
   std::vector<size_t> first_bucket_;                  // of each group, among all buckets
   at::Tensor whole_;                                  // [layout.size]; undefined where gradients are sharded
   at::Tensor owned_;                                  // [share.state_size]; undefined where whole_ has the sums
-  std::vector<at::Tensor> staging_;                   // two buckets in the type of the reduction, if that is another
+  std::vector<at::Tensor> staging_;                   // two buckets in the type of the reduction, where it needs them
   std::vector<Buffer> buffers_;                       // for groups; free where nobody else holds one
   std::vector<Buffer> group_buffer_;                  // by group, while it is open
   std::deque<Flight> flights_;

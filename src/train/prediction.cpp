@@ -171,16 +171,23 @@ bool is_sharded(const RunConfig& config, int64_t gpus) { return gpus > 1 && conf
 
 int64_t reduced_bytes(const RunConfig& config) { return config.parallel.reduce == ReduceType::fp32 ? kSingle : kHalf; }
 
+/// Whether bf16 gradients are summed in fp32, which takes no copies of them.
+bool widens(const RunConfig& config, const Sizes& s) {
+  return config.parallel.shard != ShardLevel::none && reduced_bytes(config) > gradient_bytes(s);
+}
+
 /// Gradients of one GPU and its part of their sums. Where they are sharded it has those of a layer, all of which are
 /// made before the first is known to be complete, and those of the output weight, whose memory the embedding's get.
 int64_t gradient_memory(const RunConfig& config, const Sizes& s, int64_t parameters, int64_t gpus) {
   const int64_t local = gradient_bytes(s), reduced = reduced_bytes(config);
   if (gpus == 1) return parameters * local;
   const int64_t owned = parameters / gpus * std::max(local, reduced);
+  const bool widened = widens(config, s);
+  const int64_t buckets = widened ? 1 : reduced != local ? 2 : 0;  // for what the other ranks send, or on their way
+  const int64_t staging = buckets * (config.parallel.bucket_mib << 20);
   if (config.parallel.shard == ShardLevel::optimizer_gradients) {
-    return owned + (s.layer_weights + s.vocabulary * s.hidden) * reduced;
+    return owned + (s.layer_weights + s.vocabulary * s.hidden) * std::min(local, reduced) + (widened ? staging : 0);
   }
-  const int64_t staging = reduced == local ? 0 : 2 * (config.parallel.bucket_mib << 20);
   const bool apart = config.parallel.shard == ShardLevel::optimizer && reduced > local;
   return parameters * local + staging + (apart ? owned : 0);
 }
@@ -196,16 +203,19 @@ struct Hidden {
 /// the embedding's, which come last), then the gathering of weights beyond the update and the next forward pass.
 double exchange_seconds(const RunConfig& config, const Sizes& s, int64_t parameters, const DeviceRates& rates,
                         int64_t gpus, const Hidden& hidden) {
-  const double rate = gpus <= kHostGpus ? rates.gpu_link : rates.network;
-  const double share = static_cast<double>(gpus - 1) / static_cast<double>(gpus);
+  const auto others = static_cast<double>(gpus - 1), share = others / static_cast<double>(gpus);
+  const double ring_s = is_one_host(gpus) ? 0 : others * rates.ring_step_s;
+  const int64_t bucket = (config.parallel.bucket_mib << 20) / reduced_bytes(config);  // numbers
   const auto seconds = [&](int64_t numbers, int64_t bytes) {
-    return static_cast<double>(numbers * bytes) * share / rate;
+    const int64_t buckets = (numbers + bucket - 1) / bucket;
+    return static_cast<double>(numbers * bytes) * share / rates.exchange(gpus) + static_cast<double>(buckets) * ring_s;
   };
+  const int64_t sent = is_one_host(gpus) && widens(config, s) ? gradient_bytes(s) : reduced_bytes(config);
   const auto batches = static_cast<double>(s.micro_batches);
   const bool every_pass = config.parallel.shard == ShardLevel::optimizer_gradients;
   const double both_ways = config.parallel.shard == ShardLevel::none ? 2 : 1;
-  const double sum = both_ways * seconds(parameters, reduced_bytes(config));
-  const double last = both_ways * seconds(s.vocabulary * s.hidden, reduced_bytes(config));
+  const double sum = both_ways * seconds(parameters, sent);
+  const double last = both_ways * seconds(s.vocabulary * s.hidden, sent);
   const double waits = std::max(last, sum - hidden.backward / batches);
   const double hides_gather = hidden.update + hidden.forward;
   const double gather = is_sharded(config, gpus) ? std::max(0.0, seconds(parameters, kHalf) - hides_gather) : 0;
@@ -270,6 +280,8 @@ std::optional<DeviceRates> device_rates(const std::string& device_name) {
   }
   return std::nullopt;
 }
+
+double DeviceRates::exchange(int64_t gpus) const { return is_one_host(gpus) ? gpu_link : std::min(gpu_link, network); }
 
 std::string prediction_obstacle(const RunConfig& config, const LlamaConfig& model) {
   if (config.train.dtype != Precision::bf16) return "train.dtype is not bf16, which the rates are for";

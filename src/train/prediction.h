@@ -25,10 +25,13 @@ struct DeviceRates {
   double importance;          // FLOP/s of finding focal tokens
   double memory;              // bytes/s, read and written together
   double host_link;           // bytes/s to pinned host memory, each way
-  // Bytes/s of a GPU's collectives, each way, among the GPUs of a host and over several hosts: 70 and 80 % of what
-  // NVLink 4 and a 400 Gbit/s adapter for each GPU are said to have; not measured.
+  // Each way, not measured: bytes/s of a GPU to those of its host, 70 % of what NVLink 4 is said to have; bytes/s of a
+  // host to others, 80 % of eight adapters of 400 Gbit/s; and what a step of a ring through all GPUs takes by itself.
   double gpu_link = 315e9;
-  double network = 40e9;
+  double network = 320e9;
+  double ring_step_s = 5e-6;
+  /// Of a collective, each way and GPU. A ring through all GPUs enters and leaves each host once, by all its adapters.
+  double exchange(int64_t gpus) const;
 };
 
 /// The rates of the device whose name contains an entry's name ("NVIDIA H100 80GB HBM3"); nothing for others.
@@ -36,6 +39,7 @@ std::optional<DeviceRates> device_rates(const std::string& device_name);
 
 /// GPUs of a host; more are on several.
 constexpr int64_t kHostGpus = 8;
+inline bool is_one_host(int64_t gpus) { return gpus <= kHostGpus; }
 
 /// Bytes at the peak of a step, of each GPU.
 struct PredictedMemory {

@@ -24,6 +24,22 @@ TEST(StepProfile, CountsGapsOnceAndSumsByClassAndName) {
   EXPECT_EQ(profile.kernels[0].name, "Memcpy DtoH (Device -> Pinned)");
 }
 
+TEST(StepProfile, SaysBeforeWhatTheMainStreamWaited) {
+  const uint64_t ms = 1'000'000;
+  // The main stream: 0-4, 6-9, 10-12 and 15-16 ms. Copies at 3-6 and 13-15; nothing runs at 9-10 and 12-13.
+  const StepProfile profile = summarize({{"gemm", 0, 4 * ms, 7},
+                                         {"Memcpy HtoD", 3 * ms, 6 * ms, 9},
+                                         {"attention", 6 * ms, 9 * ms, 7},
+                                         {"gemm", 10 * ms, 12 * ms, 7},
+                                         {"Memcpy HtoD", 13 * ms, 15 * ms, 9},
+                                         {"attention", 15 * ms, 16 * ms, 7}});
+  EXPECT_DOUBLE_EQ(profile.idle_ms, 2);
+  ASSERT_EQ(profile.waits.size(), 1U);
+  EXPECT_EQ(profile.waits[0].name, "attention");
+  EXPECT_EQ(profile.waits[0].calls, 2);
+  EXPECT_DOUBLE_EQ(profile.waits[0].ms, 4);
+}
+
 TEST(StepProfile, ACpuHasNoDeviceWork) {
   bool ran = false;
   const StepProfile profile = profile_step([&] { ran = true; });

@@ -68,6 +68,16 @@ void check_size(Communicator& ranks, int64_t count, at::TensorOptions options) {
   }
 }
 
+/// Sums of bf16 numbers in fp32: exact, where sums in bf16 are not.
+void check_widened_sum(Communicator& ranks, int64_t count, c10::Device device) {
+  const int64_t world = ranks.world_size(), rank = ranks.rank();
+  const at::Tensor whole = input(rank, count * world, at::TensorOptions(at::kBFloat16).device(device)).mul_(4);
+  const at::Tensor before = whole.clone(), part = at::zeros({count}, at::TensorOptions(at::kFloat).device(device));
+  ranks.reduce_scatter(part, whole)->wait();
+  compare(part, "reduce_scatter of bf16 into", [&](int64_t i) { return 4 * combined(world, rank * count + i, Reduction::sum); });
+  require(whole.equal(before), "reduce_scatter changed its input");
+}
+
 /// Several collectives under way at once, waited for in another order, with work on the device around them.
 void check_overlap(Communicator& ranks, at::TensorOptions options) {
   constexpr int64_t kCount = 50000;
@@ -98,6 +108,7 @@ void check_operations(Communicator& communicator, c10::Device device) {
     }
   }
   check_size(communicator, 200003, at::TensorOptions(at::kFloat).device(device));
+  for (const int64_t count : {1, 7, 3001, 200003}) check_widened_sum(communicator, count, device);
   check_overlap(communicator, at::TensorOptions(at::kFloat).device(device));
 }
 

@@ -59,6 +59,8 @@ TEST(RmsNorm, AddsTheResidualFirst) {
   }
 }
 
+TEST(RmsNorm, WritesWhereItIsTold) { testing::expect_norm_written_where_told(at::kCPU); }
+
 TEST(RmsNorm, GradientsOfSumAndNorm) {
   at::manual_seed(4);
   const auto f = [](const std::vector<at::Tensor>& in) {

@@ -63,6 +63,8 @@ TEST_F(RowOpsGpu, RmsNormWithResidual) {
   }
 }
 
+TEST_F(RowOpsGpu, RmsNormWritesWhereItIsTold) { expect_norm_written_where_told(at::kCUDA); }
+
 TEST_F(RowOpsGpu, RmsNormOfMemoryThatTheKernelCannotLoad) {
   const at::Tensor weight = at::randn({65}).to(at::kCUDA, at::kBFloat16).narrow(0, 1, 64);  // 2 bytes off
   const at::Tensor x = at::randn({64, 9}).to(at::kCUDA, at::kBFloat16).t();

@@ -128,16 +128,20 @@ class ThreadCommunicator final : public Communicator {
   std::unique_ptr<PendingCollective> reduce_scatter(at::Tensor output, const at::Tensor& input) override {
     const int64_t size = output.numel();
     DGA_CHECK(input.numel() == size * world_size(), "reduce_scatter of ", input.numel(), " numbers into ", size);
+    const bool widens = input.scalar_type() == at::kBFloat16 && output.scalar_type() == at::kFloat;
+    const at::ScalarType type = widens ? at::kFloat : input.scalar_type();
+    DGA_CHECK(output.scalar_type() == type, "reduce_scatter: tensors differ in type");
     return begin("reduce_scatter", std::move(output), input,
-                 [first = rank_ * size, size](const std::vector<at::Tensor>& inputs) {
+                 [first = rank_ * size, size, type](const std::vector<at::Tensor>& inputs) {
                    std::vector<at::Tensor> parts;
-                   for (const at::Tensor& one : inputs) parts.push_back(one.narrow(0, first, size));
+                   for (const at::Tensor& one : inputs) parts.push_back(one.narrow(0, first, size).to(type));
                    return reduced(parts, Reduction::sum);
                  });
   }
   std::unique_ptr<PendingCollective> all_gather(at::Tensor output, const at::Tensor& input) override {
     DGA_CHECK(output.numel() == input.numel() * world_size(), "all_gather of ", input.numel(), " numbers into ",
               output.numel());
+    DGA_CHECK(output.scalar_type() == input.scalar_type(), "all_gather: tensors differ in type");
     return begin("all_gather", std::move(output), input,
                  [](const std::vector<at::Tensor>& inputs) { return at::cat(inputs); });
   }
@@ -177,7 +181,6 @@ class ThreadCommunicator final : public Communicator {
                                            Combine combine) {
     const at::NoGradGuard no_grad;
     DGA_CHECK(output.is_contiguous() && input.is_contiguous(), kind, ": tensors must be contiguous");
-    DGA_CHECK(output.scalar_type() == input.scalar_type(), kind, ": tensors differ in type");
     auto pending = std::make_unique<Pending>();
     pending->group = &group_;
     pending->rank = rank_;
