@@ -35,8 +35,7 @@ at::Tensor project(const at::Tensor& x, const at::Tensor& weight, at::Tensor out
 
 at::Tensor as_rows(const at::Tensor& x, int64_t width) { return x.reshape({-1, width}); }
 
-/// One tensor of all tiles' rows [T, width], made when the first of them is. Tiles are written where they belong: copies
-/// within the device would queue up behind those to and from the host.
+/// One tensor of all tiles' rows [T, width], made when the first of them is.
 class Rows {
  public:
   explicit Rows(int64_t tokens) : tokens_(tokens) {}

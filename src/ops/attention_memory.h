@@ -10,6 +10,8 @@ struct AttentionMemory {
   bool keep_output = false;
   at::Tensor focal_bits;           // int32 [B, G, ceil(L / 32)]; kept always: selection never runs twice
   at::Tensor output, log_sum_exp;  // [B, L, H, D] and fp32 [B, H, L]; kept with keep_output: nor does attention
+  at::Tensor tables;               // on the device, what the host said about the sequences; kept always: a copy to the
+                                   // device would queue up behind those of what other layers left on the host
 };
 
 }  // namespace dga

@@ -250,7 +250,9 @@ at::Tensor kernel_token_attention(const at::Tensor& q, const at::Tensor& k, cons
   const int64_t length = q.size(1);
   const bool whole_rows = std::all_of(starts.begin(), starts.end(), [](const auto& row) { return row.size() == 1; });
   at::Tensor begin = at::empty({0}, q.options().dtype(at::kInt));  // empty: every row starts at 0
-  if (!whole_rows) {
+  if (memory != nullptr && memory->tables.defined()) {
+    begin = memory->tables;
+  } else if (!whole_rows) {
     const at::Tensor host = at::empty({q.size(0), 1, length}, at::TensorOptions().dtype(at::kInt).pinned_memory(true));
     auto* values = host.data_ptr<int32_t>();
     for (size_t row = 0; row < starts.size(); ++row) {
@@ -262,12 +264,15 @@ at::Tensor kernel_token_attention(const at::Tensor& q, const at::Tensor& k, cons
     }
     begin = host.to(q.device(), /*non_blocking=*/true);
   }
+  if (memory != nullptr) memory->tables = begin;
   return TokenFunction::apply(q, k, v, begin, ranges, memory);
 }
 
 at::Tensor kernel_grouped_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                     const GroupedAttention& attention, AttentionMemory* memory) {
-  return GroupedFunction::apply(q, k, v, make_grouping_plan(q, k, attention), memory);
+  const auto plan = make_grouping_plan(q, k, attention, memory == nullptr ? at::Tensor() : memory->tables);
+  if (memory != nullptr) memory->tables = plan->device;
+  return GroupedFunction::apply(q, k, v, plan, memory);
 }
 
 double kernel_visible_pairs(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,

@@ -93,7 +93,7 @@ void score_tokens(const at::Tensor& q, const at::Tensor& k, const GroupingPlan& 
 }  // namespace
 
 c10::intrusive_ptr<GroupingPlan> make_grouping_plan(const at::Tensor& q, const at::Tensor& k,
-                                                    const GroupedAttention& attention) {
+                                                    const GroupedAttention& attention, const at::Tensor& device) {
   const int64_t batch = q.size(0), length = q.size(1), kv_heads = k.size(2), words = words_of(length);
   auto plan = c10::make_intrusive<GroupingPlan>();
   plan->attention = attention;
@@ -107,6 +107,8 @@ c10::intrusive_ptr<GroupingPlan> make_grouping_plan(const at::Tensor& q, const a
   plan->begins_offset = plan->samples_offset + aligned(batch * plan->sample_count * 4);
   plan->bits_offset = plan->begins_offset + aligned(batch * plan->sample_count * 4);
   const int64_t total = plan->bits_offset + (given ? aligned(batch * kv_heads * words * 4) : 0);
+  plan->device = device;
+  if (device.defined()) return plan;
 
   const at::Tensor host = at::zeros({total}, at::TensorOptions().dtype(at::kByte).pinned_memory(true));
   auto* bytes = host.data_ptr<uint8_t>();

@@ -28,8 +28,9 @@ struct GroupingPlan : torch::CustomClassHolder {
   }
 };
 
+/// `device`: that of an earlier plan for the same call, if there was one.
 c10::intrusive_ptr<GroupingPlan> make_grouping_plan(const at::Tensor& q, const at::Tensor& k,
-                                                    const GroupedAttention& attention);
+                                                    const GroupedAttention& attention, const at::Tensor& device = {});
 
 /// Focal set and lists of one call.
 struct GroupedLists {

@@ -142,7 +142,10 @@ TEST_F(KernelBackendGpu, ASecondPassTakesWhatTheFirstRemembers) {
   AttentionMemory memory, of_other;
   const at::Tensor first = run(in, memory), result_of_other = run(other, of_other);
   ASSERT_FALSE(memory.focal_bits.equal(of_other.focal_bits));
+  const at::Tensor tables = memory.tables;
+  ASSERT_TRUE(tables.defined());
   EXPECT_TRUE(run(in, memory).equal(first));
+  EXPECT_TRUE(memory.tables.is_same(tables));  // nothing went to the device again
   // Another selection than its own is taken as it is.
   AttentionMemory foreign;
   foreign.focal_bits = memory.focal_bits;
