@@ -37,7 +37,7 @@ std::vector<LinkBenchRow> bench_links(const LinkBenchOptions& options, c10::Devi
   DGA_CHECK(world > 1, "one rank alone exchanges nothing");
   const int64_t part = (options.bucket_mib << 20) / 4 / world, count = part * world;
   const auto numbers = [&](int64_t size, at::ScalarType type) {
-    return at::zeros({size}, at::TensorOptions(type).device(device));
+    return ranks.allocate(size, at::TensorOptions(type).device(device));
   };
   const at::Tensor wide = numbers(count, at::kFloat), narrow = numbers(count, at::kBFloat16);
   const at::Tensor wide_part = numbers(part, at::kFloat), narrow_part = numbers(part, at::kBFloat16);

@@ -15,6 +15,8 @@ class RankGroup;
 class Collectives {
  public:
   virtual ~Collectives() = default;
+  virtual at::Tensor allocate(int64_t count, const at::TensorOptions& options) = 0;
+  virtual int64_t allocated_bytes() const { return 0; }
   virtual std::unique_ptr<PendingCollective> all_reduce(const at::Tensor& numbers, Reduction reduction) = 0;
   virtual std::unique_ptr<PendingCollective> reduce_scatter(const at::Tensor& output, const at::Tensor& input) = 0;
   virtual std::unique_ptr<PendingCollective> all_gather(const at::Tensor& output, const at::Tensor& input) = 0;

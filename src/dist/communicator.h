@@ -41,6 +41,12 @@ class Communicator {
   /// How long a collective or an exchange may take before the run ends: parallel.timeout_seconds.
   virtual void set_time_limit(std::chrono::seconds) {}
 
+  /// Zeros [count] for what collectives read and write in every step, as all weights: among GPUs of one host in memory
+  /// that copy engines move, while the multiprocessors compute. All ranks call it in the same order with the same count.
+  virtual at::Tensor allocate(int64_t count, const at::TensorOptions& options);
+  /// Bytes that allocate() and the collectives have taken on the device beside LibTorch's allocator.
+  virtual int64_t allocated_bytes() const { return 0; }
+
   /// In place.
   virtual std::unique_ptr<PendingCollective> all_reduce(at::Tensor numbers, Reduction reduction) = 0;
   /// Sums input [n * world_size] over the ranks and gives this rank part rank() of it, [n]; output may be that part of

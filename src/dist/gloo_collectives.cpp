@@ -115,6 +115,8 @@ class GlooCollectives final : public Collectives {
     }
   }
 
+  at::Tensor allocate(int64_t count, const at::TensorOptions& options) override { return at::zeros({count}, options); }
+
   std::unique_ptr<PendingCollective> all_reduce(const at::Tensor& numbers, Reduction reduction) override {
     return begin("all_reduce", [=](GlooGroup& group) { group.all_reduce(numbers, reduction); });
   }

@@ -4,6 +4,7 @@
 #include <c10/cuda/CUDAStream.h>
 #include <nccl.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -59,6 +60,7 @@ struct NcclState {
     std::shared_ptr<at::cuda::CUDAEvent> event;
   };
   std::deque<End> pending;  // collectives, in order
+  std::atomic<int64_t> allocated_bytes = 0;
 
   /// Notes collectives that the device has finished; returns what NCCL noticed in the background, if anything.
   std::string poll();
@@ -85,6 +87,46 @@ void NcclState::abort() {
   if (!lock.owns_lock() || comm == nullptr) return;
   ncclCommAbort(std::exchange(comm, nullptr));
 }
+
+/// Memory that NCCL knows on all ranks, so that copy engines reach it from the other GPUs of the host.
+class NcclMemory {
+ public:
+  /// Throws if the device has too little. Where NCCL cannot register memory it is as good as any other.
+  NcclMemory(std::shared_ptr<NcclState> state, size_t bytes) : state_(std::move(state)), bytes_(bytes) {
+    const c10::cuda::CUDAGuard guard(state_->device);
+    if (ncclMemAlloc(&address_, bytes) != ncclSuccess) {
+      fail(ExitCode::failure, "out of GPU memory: no ", bytes >> 20, " MiB are left for what the ranks exchange");
+    }
+    const int64_t number = state_->board.begin("the registration of memory");
+    {
+      const std::lock_guard lock(state_->mutex);
+      if (state_->comm != nullptr) {
+        ncclCommWindowRegister(state_->comm, address_, bytes, &window_, NCCL_WIN_COLL_SYMMETRIC);
+      }
+    }
+    state_->board.end(number);
+    state_->allocated_bytes += static_cast<int64_t>(bytes);
+  }
+  NcclMemory(const NcclMemory&) = delete;
+  NcclMemory& operator=(const NcclMemory&) = delete;
+  /// In a run that has failed the device may hang in a collective; the memory goes with the process.
+  ~NcclMemory() {
+    if (state_->board.failure()) return;
+    const c10::cuda::CUDAGuard guard(state_->device);
+    cudaDeviceSynchronize();  // its last users
+    const std::lock_guard lock(state_->mutex);
+    if (window_ != nullptr && state_->comm != nullptr) ncclCommWindowDeregister(state_->comm, window_);
+    ncclMemFree(address_);
+    state_->allocated_bytes -= static_cast<int64_t>(bytes_);
+  }
+  void* address() const { return address_; }
+
+ private:
+  std::shared_ptr<NcclState> state_;
+  size_t bytes_;
+  void* address_ = nullptr;
+  ncclWindow_t window_ = nullptr;
+};
 
 class NcclPending final : public PendingCollective {
  public:
@@ -121,6 +163,8 @@ class NcclCollectives final : public Collectives {
     const std::string bytes = ranks.exchange("NCCL's id", std::string(id.internal, sizeof(id.internal)))[0];
     std::memcpy(id.internal, bytes.data(), sizeof(id.internal));
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    // A matrix product that finds a few multiprocessors taken waits for them with the whole of its last tiles.
+    if (ranks.place().is_one_host()) config.CTAPolicy = NCCL_CTA_POLICY_ZERO;
     ncclComm_t comm = nullptr;
     require(ncclCommInitRankConfig(&comm, static_cast<int>(ranks.world_size()), id, static_cast<int>(ranks.rank()),
                                    &config),
@@ -133,12 +177,23 @@ class NcclCollectives final : public Collectives {
     ranks_.watch()->set_hooks({});  // waits for one that runs
     const std::lock_guard lock(state_->mutex);
     if (state_->comm == nullptr) return;
+    ncclComm_t comm = std::exchange(state_->comm, nullptr);
     if (ranks_.watch()->board().failure()) {
-      ncclCommAbort(state_->comm);
+      ncclCommAbort(comm);
     } else {
-      ncclCommDestroy(state_->comm);
+      ncclCommDestroy(comm);
     }
   }
+
+  at::Tensor allocate(int64_t count, const at::TensorOptions& options) override {
+    if (!ranks_.place().is_one_host()) return at::zeros({count}, options);
+    const size_t bytes = static_cast<size_t>(count) * options.dtype().itemsize();
+    auto memory = std::make_shared<NcclMemory>(state_, bytes);
+    void* address = memory->address();
+    const auto release = [held = std::move(memory)](void*) mutable { held.reset(); };
+    return at::from_blob(address, {count}, release, options, state_->device).zero_();
+  }
+  int64_t allocated_bytes() const override { return state_->allocated_bytes; }
 
   std::unique_ptr<PendingCollective> all_reduce(const at::Tensor& numbers, Reduction reduction) override {
     const ncclRedOp_t operation = reduction == Reduction::sum ? ncclSum : ncclMax;
@@ -166,15 +221,19 @@ class NcclCollectives final : public Collectives {
   /// Within a host the ranks send each other what they have and add it up themselves: half the bytes of a sum in fp32,
   /// and no copy of the input. Between hosts that would go through the network once a rank instead of once a host.
   std::unique_ptr<PendingCollective> sum_widened(const at::Tensor& output, const at::Tensor& input) {
+    const bool one_host = ranks_.place().is_one_host();
+    if (one_host && (!received_.defined() || received_.numel() < input.numel())) {
+      received_ = allocate(input.numel(), input.options());
+    }
     return begin("reduce_scatter", {output, input}, [&](ncclComm_t comm, cudaStream_t stream) {
       const at::NoGradGuard no_grad;
       const c10::cuda::CUDAStreamGuard guard(state_->stream);
       const auto count = static_cast<size_t>(output.numel());
-      if (!ranks_.place().is_one_host()) {
+      if (!one_host) {
         const at::Tensor wide = input.to(output.scalar_type());
         return ncclReduceScatter(wide.data_ptr(), output.data_ptr(), count, nccl_type(output), ncclSum, comm, stream);
       }
-      const at::Tensor parts = at::empty({ranks_.world_size(), output.numel()}, input.options());
+      const at::Tensor parts = received_.narrow(0, 0, input.numel()).view({ranks_.world_size(), output.numel()});
       const ncclResult_t result =
           ncclAlltoAll(input.data_ptr(), parts.data_ptr(), count, nccl_type(input), comm, stream);
       if (result == ncclSuccess) {
@@ -215,6 +274,7 @@ class NcclCollectives final : public Collectives {
 
   RankGroup& ranks_;
   std::shared_ptr<NcclState> state_;
+  at::Tensor received_;  // from all ranks; the next collective of the stream may overwrite it
 };
 
 }  // namespace

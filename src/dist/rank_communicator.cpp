@@ -17,6 +17,11 @@ class RankCommunicator final : public Communicator {
   int64_t local_world_size() const override { return ranks_.place().local_world_size; }
   void set_time_limit(std::chrono::seconds limit) override { ranks_.set_limit(limit); }
 
+  at::Tensor allocate(int64_t count, const at::TensorOptions& options) override {
+    return among(options.device()).allocate(count, options);
+  }
+  int64_t allocated_bytes() const override { return nccl_ ? nccl_->allocated_bytes() : 0; }
+
   std::unique_ptr<PendingCollective> all_reduce(at::Tensor numbers, Reduction reduction) override {
     check_tensor(numbers);
     return among(numbers.device()).all_reduce(numbers, reduction);

@@ -80,7 +80,7 @@ void AdamW::make_state() {
 
 /// Each parameter keeps its identity and takes over a view of the flat tensor as its storage.
 void AdamW::move_parameters() {
-  state_.weight = at::zeros({layout_.size}, parameters_.front().value.options());
+  state_.weight = ranks_.allocate(layout_.size, parameters_.front().value.options());
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const at::Tensor view = layout_.slots[i].view_in(state_.weight);
     view.copy_(parameters_[i].value);

@@ -58,7 +58,7 @@ GradientReduction::GradientReduction(const std::vector<TrainedParameter>& parame
     buckets += group.buckets.size();
   }
   const bool sharded = plan.level == ShardLevel::optimizer_gradients;
-  if (!sharded) whole_ = at::zeros({layout.size}, options_.dtype(plan.local));
+  if (!sharded) whole_ = ranks.allocate(layout.size, options_.dtype(plan.local));
   if (sharded || plan.owned != plan.local) owned_ = at::zeros({share.state_size}, options_.dtype(plan.owned));
   if (is_staged()) {
     for (size_t i = 0; i < kFlights; ++i) {
@@ -156,7 +156,7 @@ GradientReduction::Buffer GradientReduction::take_buffer(int64_t numbers) {
     if (flights_.size() < kFlights) break;
     land_first();
   }
-  return buffers_.emplace_back(std::make_shared<at::Tensor>(at::empty({numbers}, options_.dtype(plan_.local))));
+  return buffers_.emplace_back(std::make_shared<at::Tensor>(ranks_.allocate(numbers, options_.dtype(plan_.local))));
 }
 
 void GradientReduction::complete(size_t slot) {

@@ -164,7 +164,7 @@ Trainer::PendingStep Trainer::launch_step() {
   optimizer_.reduce_gradients();
   phase_ends(StepPhase::reduce);
   record.reduced_bytes = optimizer_.reduced_bytes();
-  own.memory_bytes = peak_memory_bytes(device);
+  own.memory_bytes = peak_memory_bytes(device) + ranks_.allocated_bytes();
   own.stop_signal = stop_signal();
   step.layout = StepNumbers(static_cast<int64_t>(parts.size()), ranks_);
   step.numbers = to_host(optimizer_.measure_gradients(step.layout.pack(own, device)));
@@ -172,7 +172,7 @@ Trainer::PendingStep Trainer::launch_step() {
   update(step);
   phase_ends(StepPhase::optimizer);
   launched_ = record.step;
-  record.memory_bytes = peak_memory_bytes(device);
+  record.memory_bytes = peak_memory_bytes(device) + ranks_.allocated_bytes();
   record.launch_seconds = timer.seconds();
   return step;
 }

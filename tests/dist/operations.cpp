@@ -69,13 +69,28 @@ void check_size(Communicator& ranks, int64_t count, at::TensorOptions options) {
 }
 
 /// Sums of bf16 numbers in fp32: exact, where sums in bf16 are not.
-void check_widened_sum(Communicator& ranks, int64_t count, c10::Device device) {
-  const int64_t world = ranks.world_size(), rank = ranks.rank();
-  const at::Tensor whole = input(rank, count * world, at::TensorOptions(at::kBFloat16).device(device)).mul_(4);
-  const at::Tensor before = whole.clone(), part = at::zeros({count}, at::TensorOptions(at::kFloat).device(device));
+void check_widened_sum(Communicator& ranks, const at::Tensor& whole) {
+  const int64_t world = ranks.world_size(), rank = ranks.rank(), count = whole.numel() / world;
+  whole.copy_(input(rank, count * world, whole.options()).mul_(4));
+  const at::Tensor before = whole.clone(), part = at::zeros({count}, whole.options().dtype(at::kFloat));
   ranks.reduce_scatter(part, whole)->wait();
   compare(part, "reduce_scatter of bf16 into", [&](int64_t i) { return 4 * combined(world, rank * count + i, Reduction::sum); });
   require(whole.equal(before), "reduce_scatter changed its input");
+}
+
+/// The same memory in one collective after the other, as weights and gradients are.
+void check_allocated(Communicator& ranks, int64_t count, c10::Device device) {
+  const int64_t world = ranks.world_size(), rank = ranks.rank();
+  const at::Tensor memory = ranks.allocate(2 * count * world, at::TensorOptions(at::kBFloat16).device(device));
+  require(memory.eq(0).all().item<bool>(), "allocated memory is not zero");
+  for (int round = 0; round < 10; ++round) {
+    const at::Tensor whole = memory.narrow(0, round % 2 * count * world, count * world);
+    check_widened_sum(ranks, whole);
+    const at::Tensor part = whole.narrow(0, rank * count, count);
+    part.copy_(input(rank + round, count, whole.options()));
+    ranks.all_gather(whole, part)->wait();
+    compare(whole, "all_gather in allocated memory", [&](int64_t i) { return value(i / count + round, i % count); });
+  }
 }
 
 /// Several collectives under way at once, waited for in another order, with work on the device around them.
@@ -108,7 +123,11 @@ void check_operations(Communicator& communicator, c10::Device device) {
     }
   }
   check_size(communicator, 200003, at::TensorOptions(at::kFloat).device(device));
-  for (const int64_t count : {1, 7, 3001, 200003}) check_widened_sum(communicator, count, device);
+  for (const int64_t count : {1, 7, 3001, 200003}) {
+    const auto options = at::TensorOptions(at::kBFloat16).device(device);
+    check_widened_sum(communicator, at::zeros({count * communicator.world_size()}, options));
+    check_allocated(communicator, count, device);
+  }
   check_overlap(communicator, at::TensorOptions(at::kFloat).device(device));
 }
 
