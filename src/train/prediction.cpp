@@ -199,8 +199,18 @@ struct Hidden {
   double update;
 };
 
+/// Widening bf16 gradients: within a host the sum of what all ranks sent, between hosts a copy of a rank's own.
+double widening_seconds(const RunConfig& config, const Sizes& s, int64_t parameters, const DeviceRates& rates,
+                        int64_t gpus) {
+  if (!widens(config, s)) return 0;
+  const int64_t numbers = is_one_host(gpus) ? parameters / gpus : parameters;
+  const int64_t read = (is_one_host(gpus) ? gpus : 1) * gradient_bytes(s);
+  return static_cast<double>(numbers * (read + reduced_bytes(config))) / rates.memory;
+}
+
 /// What the step waits for transfers: the sums of gradients beyond the backward passes that hide them (nothing hides
-/// the embedding's, which come last), then the gathering of weights beyond the update and the next forward pass.
+/// the embedding's, which come last), then the gathering of weights beyond the update and the next forward pass. And
+/// what multiprocessors do for them instead of computing.
 double exchange_seconds(const RunConfig& config, const Sizes& s, int64_t parameters, const DeviceRates& rates,
                         int64_t gpus, const Hidden& hidden) {
   const auto others = static_cast<double>(gpus - 1), share = others / static_cast<double>(gpus);
@@ -219,7 +229,7 @@ double exchange_seconds(const RunConfig& config, const Sizes& s, int64_t paramet
   const double waits = std::max(last, sum - hidden.backward / batches);
   const double hides_gather = hidden.update + hidden.forward;
   const double gather = is_sharded(config, gpus) ? std::max(0.0, seconds(parameters, kHalf) - hides_gather) : 0;
-  return (every_pass ? batches : 1) * waits + gather;
+  return (every_pass ? batches : 1) * (waits + widening_seconds(config, s, parameters, rates, gpus)) + gather;
 }
 
 /// Seconds of one layer's attention over a micro-batch.

@@ -89,9 +89,9 @@ TEST_F(ConfigApp, PredictsForSeveralGpus) {
   const Finished one = run(shape), two = run(shape + "--gpus 2"),
                  many = run(shape + "--set train.global_batch_size=16 --gpus 16");
   EXPECT_EQ(line_with(two.out, "# predicted for"), "# predicted for          2 H100, memory of each");
-  EXPECT_EQ(line_with(two.out, "# exchange"), "# exchange counted at    315 GB/s a GPU, NVLink within a host");
+  EXPECT_EQ(line_with(two.out, "# exchange"), "# exchange counted at    245 GB/s a GPU, NVLink within a host");
   EXPECT_EQ(line_with(many.out, "# exchange"),
-            "# exchange counted at    40 GB/s a GPU, a 400 Gbit/s adapter a GPU between hosts");
+            "# exchange counted at    245 GB/s a GPU, eight adapters of 400 Gbit/s a host");
   EXPECT_EQ(line_with(one.out, "# exchange"), "no line with # exchange");
   EXPECT_EQ(number(one.out, "# predicted step", "other GPUs"), -1);
   EXPECT_GE(number(two.out, "# predicted step", "other GPUs"), 0);

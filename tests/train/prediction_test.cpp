@@ -203,16 +203,19 @@ TEST(Prediction, SeveralGpusByHand) {
   config.parallel.shard = ShardLevel::none;
   EXPECT_EQ(predict_time(config, small_model(), one, 4).exchange, 2 * last / 2);
   config.parallel.shard = ShardLevel::optimizer;
-  EXPECT_EQ(predict_time(config, small_model(), one, 4).exchange, last / 2 / 2);  // sent in bf16
+  // Sent in bf16; then a quarter of the numbers is read from four ranks and written in fp32.
+  EXPECT_EQ(predict_time(config, small_model(), one, 4).exchange, last / 2 / 2 + parameters / 4 * 12);
   // A link so slow that the backward pass, two thirds of the computation, does not hide the sums, nor the update and
   // the forward pass the weights.
   one.gpu_link = 0.001;
   const PredictedTime slow = predict_time(config, small_model(), one, 4);
   const double computed = slow.products + slow.attention + slow.pointwise, sums = parameters * 2 * 0.75 / 0.001;
-  EXPECT_NEAR(slow.exchange, sums - computed * 2 / 3 + weights / 0.001 - update - computed / 3, 1e-6 * slow.exchange);
+  EXPECT_NEAR(slow.exchange,
+              sums - computed * 2 / 3 + parameters / 4 * 12 + weights / 0.001 - update - computed / 3,
+              1e-6 * slow.exchange);
   one.gpu_link = 2;
   config.train.global_batch_size = 16;
-  EXPECT_EQ(predict_time(config, small_model(), one, 16).exchange, 512 * 128 * 4 * 15.0 / 16 + 15 * 3);  // one bucket
+  EXPECT_EQ(predict_time(config, small_model(), one, 16).exchange, 512 * 128 * 4 * 15.0 / 16 + 15 * 3 + parameters * 6);
   EXPECT_EQ(predict_time(config, small_model(), one, 1).exchange, 0);
   config.parallel.shard = ShardLevel::optimizer_gradients;
   EXPECT_EQ(predict_time(config, small_model(), one, 4).exchange, 4 * last / 2);  // each of 4 micro-batches
