@@ -1,6 +1,7 @@
 #include "dist/rank_group.h"
 
 #include <algorithm>
+#include <csignal>
 #include <thread>
 
 #include "util/error.h"
@@ -17,6 +18,8 @@ RankGroup::RankGroup(const LaunchEnvironment& place, const WatchTimes& times) : 
     names_ = {"rank 0"};
     return;
   }
+  // gloo writes to sockets; a rank whose peer is gone must learn it from an error, not end by a signal without a word.
+  std::signal(SIGPIPE, SIG_IGN);
   store_ = SharedStore::open(place, times.meeting);
   watch_ = std::make_unique<RankWatch>(store_->connect_again(), place, times);
   names_ = watch_->meet();

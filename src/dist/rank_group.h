@@ -16,7 +16,8 @@ namespace dga {
 /// they exchange, and what becomes of the others when one fails. A group of one process does nothing of this.
 class RankGroup {
  public:
-  /// Waits for all ranks. Throws a config error naming address, port and missing ranks.
+  /// Waits for all ranks; from then on the process ignores SIGPIPE. Throws a config error naming address, port and
+  /// missing ranks.
   explicit RankGroup(const LaunchEnvironment& place, const WatchTimes& times = {});
   /// An end without report_failure() counts as a good one, unless an exception is on its way.
   ~RankGroup();

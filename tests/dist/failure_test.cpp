@@ -2,7 +2,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <thread>
@@ -126,6 +128,14 @@ const RankScenario kLateEnd("late_end", [](const LaunchEnvironment& place) {
   std::this_thread::sleep_for(place.rank == 2 ? milliseconds(2500) : milliseconds(0));
 });
 
+/// Writes where nobody reads, as a rank does whose peer was killed a moment ago.
+const RankScenario kBrokenPipe("broken_pipe", [](const LaunchEnvironment& place) {
+  const RankGroup ranks(place, test_times());
+  int ends[2];
+  testing::require(pipe(ends) == 0 && close(ends[0]) == 0, "a pipe");
+  testing::require(write(ends[1], "x", 1) < 0 && errno == EPIPE, "writing to a closed pipe gave no error");
+});
+
 const RankScenario kMeets("meets", [](const LaunchEnvironment& place) {
   WatchTimes times = test_times();
   times.meeting = milliseconds(2000);
@@ -168,6 +178,7 @@ void expect_gone(int signal) {
 }
 
 TEST(Failure, AKilledRankIsNamed) { expect_gone(SIGKILL); }
+TEST(Failure, ABrokenConnectionIsAnErrorNotASignal) { testing::expect_success("broken_pipe", 2); }
 TEST(Failure, AStoppedRankCountsAsGone) { expect_gone(SIGSTOP); }
 
 TEST(Failure, AnErrorOfOneRankEndsAllWithIt) {
