@@ -79,10 +79,10 @@ struct BackwardConsumer {
   }
   /// The warpgroup needs the stage no longer: all its warps have passed a barrier since they read it themselves.
   __device__ __forceinline__ void release_query(int step) {
-    if (thread == 0) sm90::barrier_arrive(&shared.query_empty[stage_of(step)]);
+    sm90::barrier_arrive_together<128>(&shared.query_empty[stage_of(step)], thread);
   }
   __device__ __forceinline__ void release_grad_output(int step) {
-    if (thread == 0) sm90::barrier_arrive(&shared.grad_output_empty[stage_of(step)]);
+    sm90::barrier_arrive_together<128>(&shared.grad_output_empty[stage_of(step)], thread);
   }
 
   /// S^T = K Q^T
@@ -370,9 +370,9 @@ __global__ void __launch_bounds__(BackwardTile<kHeadDim, kConsumers>::kThreads,
     sm90::barrier_init(&shared.key_value_full, 1);
     for (int stage = 0; stage < Tile::kStages; ++stage) {
       sm90::barrier_init(&shared.query_full[stage], 1);
-      sm90::barrier_init(&shared.query_empty[stage], Tile::kConsumers);
+      sm90::barrier_init(&shared.query_empty[stage], Tile::kConsumers * sm90::kGroupArrivals<128>);
       sm90::barrier_init(&shared.grad_output_full[stage], 1);
-      sm90::barrier_init(&shared.grad_output_empty[stage], Tile::kConsumers);
+      sm90::barrier_init(&shared.grad_output_empty[stage], Tile::kConsumers * sm90::kGroupArrivals<128>);
     }
     for (int i = 0; i < Tile::kBuffers * Tile::kParts; ++i) {
       sm90::barrier_init(&shared.grad_query_full[i / Tile::kParts][i % Tile::kParts], 128);

@@ -269,7 +269,7 @@ __device__ __forceinline__ int consume(const ForwardArgs& args, ForwardShared<kH
   sm90::wgmma_wait<0>();
   sm90::fence_registers(scores);
   adjust_scores<kBias>(scores, tiles[0], rows, column_bias, shared.bias[first_stage], inverse_scale_log2);
-  if (thread % (128 / kKeyReaders<kBias>) == 0) sm90::barrier_arrive(&shared.key_empty[first_stage]);
+  sm90::barrier_arrive_together<128 / kKeyReaders<kBias>>(&shared.key_empty[first_stage], thread);
   softmax_tile(scores, state, correction, args.scale_log2);
   pack_probabilities();
 #pragma unroll
@@ -294,12 +294,12 @@ __device__ __forceinline__ int consume(const ForwardArgs& args, ForwardShared<kH
     if (!tile.full || (kBias && tile.compact)) {
       adjust_scores<kBias>(scores, tile, rows, column_bias, shared.bias[stage], inverse_scale_log2);
     }
-    if (thread % (128 / kKeyReaders<kBias>) == 0) sm90::barrier_arrive(&shared.key_empty[stage]);
+    sm90::barrier_arrive_together<128 / kKeyReaders<kBias>>(&shared.key_empty[stage], thread);
     softmax_tile(scores, state, correction, args.scale_log2);
     sm90::wgmma_wait<0>();
     sm90::fence_registers(output);
     sm90::fence_registers(probabilities);
-    if (thread == 0) sm90::barrier_arrive(&shared.value_empty[previous]);
+    sm90::barrier_arrive_together<128>(&shared.value_empty[previous], thread);
     pack_probabilities();
 #pragma unroll
     for (int j = 0; j < kOutputs; ++j) output[j] *= correction[j / 2 % 2];
@@ -312,7 +312,7 @@ __device__ __forceinline__ int consume(const ForwardArgs& args, ForwardShared<kH
   issue_output(last, true);
   sm90::wgmma_wait<0>();
   sm90::fence_registers(output);
-  if (thread == 0) sm90::barrier_arrive(&shared.value_empty[last]);
+  sm90::barrier_arrive_together<128>(&shared.value_empty[last], thread);
 
   const int64_t lse_offset = (static_cast<int64_t>(work.batch) * args.heads + work.head) * args.length;
 #pragma unroll
@@ -349,8 +349,8 @@ __device__ __forceinline__ int consume(const ForwardArgs& args, ForwardShared<kH
     }
     sm90::tensor_store_commit();
     sm90::tensor_store_wait_read<0>();
-    sm90::barrier_arrive(&shared.query_empty[buffer]);
   }
+  sm90::barrier_arrive_together<128>(&shared.query_empty[buffer], thread);
   __syncwarp();
   return count;
 }
@@ -363,13 +363,14 @@ __global__ void __launch_bounds__(ForwardTile<kHeadDim>::kThreads, 1)
   if (threadIdx.x == 0) {
     for (int buffer = 0; buffer < Tile::kBuffers; ++buffer) {
       sm90::barrier_init(&shared.query_full[buffer], 1);
-      sm90::barrier_init(&shared.query_empty[buffer], Tile::kConsumers);
+      sm90::barrier_init(&shared.query_empty[buffer], Tile::kConsumers * sm90::kGroupArrivals<128>);
     }
     for (int stage = 0; stage < Tile::kStages; ++stage) {
       sm90::barrier_init(&shared.key_full[stage], 1);
       sm90::barrier_init(&shared.value_full[stage], 1);
-      sm90::barrier_init(&shared.key_empty[stage], Tile::kConsumers * kKeyReaders<kBias>);
-      sm90::barrier_init(&shared.value_empty[stage], Tile::kConsumers);
+      constexpr int kReaders = kKeyReaders<kBias>;
+      sm90::barrier_init(&shared.key_empty[stage], Tile::kConsumers * kReaders * sm90::kGroupArrivals<128 / kReaders>);
+      sm90::barrier_init(&shared.value_empty[stage], Tile::kConsumers * sm90::kGroupArrivals<128>);
     }
     sm90::barrier_init_fence();
   }

@@ -29,6 +29,21 @@ __device__ __forceinline__ void barrier_init_fence() {
 __device__ __forceinline__ void barrier_arrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
+/// Arrivals that a barrier expects of kThreads threads that let go of something together, after a barrier among
+/// themselves: one, of the first of them. compute-sanitizer's racecheck follows barriers thread by thread, so that for
+/// it (the preset racecheck) each arrives; it is slower.
+#ifdef DGA_RACECHECK
+template <int kThreads>
+constexpr int kGroupArrivals = kThreads;
+#else
+template <int kThreads>
+constexpr int kGroupArrivals = 1;
+#endif
+/// Called by each of them; `thread` is its number, modulo kThreads.
+template <int kThreads>
+__device__ __forceinline__ void barrier_arrive_together(uint64_t* barrier, int thread) {
+  if (kGroupArrivals<kThreads> > 1 || thread % kThreads == 0) barrier_arrive(barrier);
+}
 __device__ __forceinline__ void barrier_arrive_expect_bytes(uint64_t* barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");

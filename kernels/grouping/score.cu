@@ -73,7 +73,7 @@ __device__ __forceinline__ void init_barriers(ScoreShared<kHeadDim>& shared) {
     sm90::barrier_init(&shared.fixed_full, 1);
     for (int stage = 0; stage < kStages; ++stage) {
       sm90::barrier_init(&shared.full[stage], 1);
-      sm90::barrier_init(&shared.empty[stage], kProducer / 32);  // one arrival a warp
+      sm90::barrier_init(&shared.empty[stage], kProducer / 32 * sm90::kGroupArrivals<32>);
     }
     sm90::barrier_init_fence();
   }
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(kThreads, 2) score_rows_kernel(const __grid_co
     sm90::barrier_wait(&shared.full[stage], (i - first) / kStages & 1);
     float scores[64];
     multiply(scores, shared, warpgroup, stage);
-    if (threadIdx.x % 32 == 0) sm90::barrier_arrive(&shared.empty[stage]);
+    sm90::barrier_arrive_together<32>(&shared.empty[stage], threadIdx.x);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int low = begin[r] - i * kTile - 2 * (thread % 4), high = position[r] - i * kTile - 2 * (thread % 4);
@@ -300,7 +300,7 @@ __global__ void __launch_bounds__(kThreads, 2) score_columns_kernel(const __grid
       }
     }
     __syncwarp();
-    if (threadIdx.x % 32 == 0) sm90::barrier_arrive(&shared.empty[stage]);  // the warp has read its sums, too
+    sm90::barrier_arrive_together<32>(&shared.empty[stage], threadIdx.x);  // the warp has read its sums, too
   }
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
