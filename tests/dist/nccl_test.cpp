@@ -18,6 +18,16 @@ const RankScenario kOperations("operations_on_gpus", [](const LaunchEnvironment&
   testing::check_operations(*communicator, testing::gpu_of(place));
 });
 
+/// Ranks that take each other for other hosts', so that nothing is done within a host.
+const RankScenario kOperationsBetweenHosts("operations_between_hosts", [](const LaunchEnvironment& place) {
+  LaunchEnvironment apart = place;
+  apart.local_rank = 0;
+  apart.local_world_size = 1;
+  RankGroup ranks(apart);
+  const auto communicator = make_communicator(ranks);
+  testing::check_operations(*communicator, testing::gpu_of(place));
+});
+
 /// Memory that a collective reads is given back at once and used anew by work of the current stream.
 const RankScenario kLifetimes("lifetimes_on_gpus", [](const LaunchEnvironment& place) {
   RankGroup ranks(place);
@@ -56,6 +66,7 @@ class NcclGpu : public ::testing::Test {
 };
 
 TEST_F(NcclGpu, EveryOperation) { testing::expect_success("operations_on_gpus", 2); }
+TEST_F(NcclGpu, EveryOperationAsBetweenHosts) { testing::expect_success("operations_between_hosts", 2); }
 TEST_F(NcclGpu, MemoryLivesAsLongAsACollectiveNeedsIt) { testing::expect_success("lifetimes_on_gpus", 2); }
 TEST_F(NcclGpu, BothDevices) { testing::expect_success("both_devices", 2); }
 
