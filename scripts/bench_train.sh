@@ -35,6 +35,7 @@ for length in "${lengths[@]}"; do
   for attention in "${attentions[@]}"; do
     echo "== $length $attention"
     config=$out/$length-$attention.yaml
+    rm -f "$out/$length-$attention.json" # of an earlier call, should this one fail
     echo "include: [$PWD/configs/bench/llama2_7b_$length.yaml, $PWD/configs/attention/$attention.yaml]" >"$config"
     "$dga" bench train "$config" --steps "$steps" ${PROFILE:+--profile} ${SET:+--set "$SET"} \
       "${parallel[@]}" --json "$out/$length-$attention.json" ||
@@ -42,6 +43,7 @@ for length in "${lengths[@]}"; do
   done
   if [ "$peer" = no ] || [ "$length" = 128k ]; then continue; fi # the peer does not fit at 128K
   echo "== $length peer"
+  rm -f "$out/$length-peer.json"
   "${peer_python[@]}" scripts/bench_train_peer.py --context "${length%k}" --steps "$steps" --json "$out/$length-peer.json" ||
     echo "bench_train: $length peer failed" >&2
 done

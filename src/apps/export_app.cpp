@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include "apps/apps.h"
+#include "checkpoint/manifest.h"
 #include "checkpoint/reader.h"
 #include "model/attention_record.h"
 #include "model/hf_config.h"
@@ -31,7 +32,7 @@ std::filesystem::path find_checkpoint(const ExportOptions& options) {
   if (std::filesystem::exists(source / "state.json")) {
     if (options.step >= 0)
       fail(ExitCode::usage, "--step chooses among a run's checkpoints; ", options.source, " is one");
-    verify_checkpoint({0, source});
+    verify_checkpoint({read_manifest(source).step, source});
     return source;
   }
   DGA_CHECK_INPUT(!std::filesystem::exists(source / "config.json"), options.source,

@@ -58,7 +58,10 @@ class LocalLaunch {
     bool passed_on = false;
     while (collect()) {
       if (const int signal = stop_signal(); signal != 0 && !std::exchange(passed_on, true)) send(signal);
-      if (failure_ && since_failure_.seconds() > kSecondsAfterFailure) send(SIGKILL);
+      if (failure_ && since_failure_.seconds() > kSecondsAfterFailure) {
+        send(SIGKILL);
+        killed_ = true;
+      }
       std::this_thread::sleep_for(kPollInterval);
     }
     return failure_.value_or(ExitCode::ok);
@@ -84,7 +87,8 @@ class LocalLaunch {
     if (code < 0) log::error("rank ", rank, " was ended by signal ", -code, " (", strsignal(-code), ")");
     const auto exit_code = static_cast<ExitCode>(code < 0 ? kSignalCode - code : code);
     if (!failure_) since_failure_.restart();
-    // A rank that ended because of another may be the first to be gone.
+    // A rank that ended because of another may be the first to be gone; one that was killed for it says nothing new.
+    if (killed_) return;
     if (!failure_ || *failure_ == ExitCode::rank) failure_ = exit_code;
   }
 
@@ -97,6 +101,7 @@ class LocalLaunch {
   std::vector<ChildProcess> processes_;
   std::vector<std::optional<int>> codes_;
   std::optional<ExitCode> failure_;
+  bool killed_ = false;
   Timer since_failure_;
 };
 

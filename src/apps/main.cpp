@@ -7,6 +7,7 @@
 
 #include "apps/apps.h"
 #include "run/build_info.h"
+#include "util/first_line.h"
 #include "util/log.h"
 
 namespace dga {
@@ -28,9 +29,6 @@ void print_error(const std::string& message) {
     begin = end + 1;
   }
 }
-
-/// LibTorch appends a stack trace to its messages; the user needs the first line.
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 ExitCode parse_and_run(int argc, char** argv) {
   CLI::App root{"Trains and evaluates LLaMA models at long context with full or Dynamic Group Attention."};

@@ -8,6 +8,7 @@
 #include "eval/score.h"
 #include "model/hf_config.h"
 #include "util/log.h"
+#include "util/signals.h"
 
 namespace dga {
 namespace {
@@ -39,6 +40,7 @@ LoadedRun load_scoring(const ScoreAppOptions& options) {
 }
 
 ExitCode run_score(const ScoreAppOptions& options, Communicator& ranks) {
+  install_stop_signals();
   if (options.context < 1) fail(ExitCode::usage, "--context must be at least 1 token, got ", options.context);
   const LoadedRun run = load_scoring(options);
   ranks.set_time_limit(std::chrono::seconds(run.config.parallel.timeout_seconds));

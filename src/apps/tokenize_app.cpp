@@ -58,7 +58,7 @@ ExitCode run_tokenize(const TokenizeOptions& options) {
   print_summary(progress, timer.seconds(), config.data.cache);
   if (stop_signal() == 0 || progress.done == progress.files) return ExitCode::ok;
   log::warning("stopped with ", progress.files - progress.done, " files left; the same command goes on there");
-  return stop_signal() == SIGINT ? ExitCode::interrupted : ExitCode::terminated;
+  return stop_code(stop_signal());
 }
 
 }  // namespace

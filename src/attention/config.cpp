@@ -136,8 +136,8 @@ void AttentionConfig::check(config::Checker& c) const {
     if (other == AttentionKind::full || !uses(*this, other)) continue;
     c.require(backend != AttentionBackend::sdpa, "backend",
               str("sdpa computes full attention only and some layers are ", name, "; use auto or reference"));
-    c.require(other == AttentionKind::dga || backend != AttentionBackend::kernel, "backend",
-              str("there are no kernels for ", name, "; use reference"));
+    c.require(!moves_positions(*this, other) || backend != AttentionBackend::kernel, "backend",
+              str("there are no kernels for ", name, ", which moves positions; use reference"));
   }
   c.require(!(any_dga && selection == Selection::causal && !complementary), "complementary",
             "off has no meaning under selection: causal, whose local blocks are always visible; set it to true");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <set>
 
 #include "checkpoint/manifest.h"
 #include "util/error.h"
@@ -74,9 +75,14 @@ void verify_checkpoint(const CheckpointFolder& checkpoint, const Share& share) {
                     " bytes, was written with ", expected.size_bytes);
     DGA_CHECK_INPUT(found.checksum == expected.checksum, path, " is damaged: its checksum does not match");
   }
-  for (const std::string& name : present) {
-    DGA_CHECK_INPUT(manifest.files.contains(name), (checkpoint.path / name).string(),
-                    " does not belong to the checkpoint; remove it");
+}
+
+void refuse_foreign_files(const CheckpointFolder& checkpoint) {
+  static const std::set<std::string> kLoaded = {".safetensors", ".json", ".model"};
+  const Manifest manifest = read_manifest(checkpoint.path);
+  for (const std::string& name : list_files(checkpoint.path)) {
+    DGA_CHECK_INPUT(manifest.files.contains(name) || !kLoaded.contains(fs::path(name).extension().string()),
+                    (checkpoint.path / name).string(), " does not belong to the checkpoint; remove it");
   }
 }
 
@@ -89,7 +95,10 @@ std::optional<CheckpointFolder> newest_complete_checkpoint(const fs::path& root,
     const std::vector<std::string> problems =
         ranks.exchange(str(topic, "/step-", found.back().step), problem_of(found.back(), share));
     const auto problem = std::ranges::find_if(problems, [](const std::string& text) { return !text.empty(); });
-    if (problem == problems.end()) return found.back();
+    if (problem == problems.end()) {
+      refuse_foreign_files(found.back());
+      return found.back();
+    }
     if (ranks.is_first()) log::warning("checkpoint of step ", found.back().step, " is not used: ", *problem);
   }
   return std::nullopt;

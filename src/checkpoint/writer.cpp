@@ -128,13 +128,18 @@ fs::path write_checkpoint(const fs::path& root, const CheckpointContent& content
   } catch (const std::exception& failure) {
     std::error_code ignored;
     if (ranks.is_first()) fs::remove_all(writing, ignored);
-    fail(ExitCode::failure, "checkpoint ", (root / name).string(), " was not written: ", failure.what());
+    const auto* error = dynamic_cast<const Error*>(&failure);
+    const bool of_other = error != nullptr && error->code() == ExitCode::rank;
+    fail(of_other ? ExitCode::rank : ExitCode::failure, "checkpoint ", (root / name).string(),
+         " was not written: ", failure.what());
   }
   return root / name;
 }
 
-void apply_retention(const fs::path& root, const CheckpointConfig& config) {
+void apply_retention(const fs::path& root, const CheckpointConfig& config, int64_t written) {
   std::vector<CheckpointFolder> found = list_checkpoints(root);
+  // A newer one is damaged, or training would have gone on from it: it must not take the place of a good one.
+  std::erase_if(found, [written](const CheckpointFolder& checkpoint) { return checkpoint.step > written; });
   const auto newest = static_cast<size_t>(config.keep_last);
   found.resize(found.size() - std::min(found.size(), newest));
   for (const CheckpointFolder& checkpoint : found) {
@@ -160,30 +165,41 @@ void clean_up_leftovers(const fs::path& root) {
 BackgroundWriter::BackgroundWriter(fs::path root, const CheckpointConfig& config, Communicator& ranks)
     : root_(std::move(root)), config_(config), ranks_(ranks) {}
 
-BackgroundWriter::~BackgroundWriter() {
-  if (thread_.joinable()) thread_.join();
-}
+BackgroundWriter::~BackgroundWriter() { finish(); }
 
 void BackgroundWriter::submit(CheckpointContent content) {
-  if (thread_.joinable()) thread_.join();
-  failure_.clear();
+  finish();
+  failure_.reset();
   // The number, since a step may be saved again after its write has failed.
   const std::string topic = str("checkpoint/", ++submitted_, "/step-", content.step);
   thread_ = std::thread([this, topic, content = std::move(content)] {
     try {
       write_checkpoint(root_, content, ranks_, topic);
-      run_on_first(ranks_, topic + "/retention", [this] { apply_retention(root_, config_); });
+      run_on_first(ranks_, topic + "/retention", [&] { apply_retention(root_, config_, content.step); });
+    } catch (const Error& failure) {
+      log::error(failure.what());
+      failure_ = failure;
     } catch (const std::exception& failure) {
       log::error(failure.what());
-      failure_ = failure.what();
+      failure_.emplace(failure.what(), ExitCode::failure);
     }
   });
   if (!config_.background) thread_.join();
 }
 
 void BackgroundWriter::wait() {
+  if (!has_failed()) return;
+  const Error failure = *std::exchange(failure_, std::nullopt);
+  throw failure;
+}
+
+void BackgroundWriter::finish() {
   if (thread_.joinable()) thread_.join();
-  if (!failure_.empty()) fail(ExitCode::failure, std::exchange(failure_, ""));
+}
+
+bool BackgroundWriter::has_failed() {
+  finish();
+  return failure_.has_value();
 }
 
 }  // namespace dga

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -10,6 +11,7 @@
 
 #include "checkpoint/config.h"
 #include "dist/communicator.h"
+#include "util/error.h"
 
 namespace dga {
 
@@ -32,8 +34,9 @@ struct CheckpointContent {
 std::filesystem::path write_checkpoint(const std::filesystem::path& root, const CheckpointContent& content,
                                        Communicator& ranks, const std::string& topic);
 
-/// Removes all but the newest `keep_last` checkpoints and those at multiples of `keep_every` steps (0: none).
-void apply_retention(const std::filesystem::path& root, const CheckpointConfig& config);
+/// Of the checkpoints up to step `written`, which is known to be good, removes all but the newest `keep_last` and those
+/// at multiples of `keep_every` steps (0: none).
+void apply_retention(const std::filesystem::path& root, const CheckpointConfig& config, int64_t written);
 
 /// Removes what interrupted writes and removals left behind; a write that lacks nothing but its final name gets it.
 /// Only for a folder that nobody else writes to.
@@ -54,6 +57,10 @@ class BackgroundWriter {
   void submit(CheckpointContent content);
   /// Waits until nothing is being written; throws if the last write failed.
   void wait();
+  /// The same, whatever became of it.
+  void finish();
+  /// Waits, and says whether the last write failed.
+  bool has_failed();
 
  private:
   std::filesystem::path root_;
@@ -61,7 +68,7 @@ class BackgroundWriter {
   Communicator& ranks_;
   int64_t submitted_ = 0;
   std::thread thread_;
-  std::string failure_;  // of the last write; read after joining
+  std::optional<Error> failure_;  // of the last write; read after joining
 };
 
 }  // namespace dga

@@ -106,8 +106,8 @@ std::unique_ptr<Fields> Document::make_reader() { return std::make_unique<Reader
 
 void Document::finish(Fields& reader) { static_cast<Reader&>(reader).finish(); }
 
-std::unique_ptr<Fields> Document::make_printer(std::string& text, bool with_origins) const {
-  return config::make_printer(text, with_origins ? &impl_->root : nullptr);
+std::unique_ptr<Fields> Document::make_printer(std::string& text) const {
+  return config::make_printer(text, &impl_->root);
 }
 
 }  // namespace dga::config

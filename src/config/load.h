@@ -48,7 +48,7 @@ class Document {
   template <class S>
   std::string print(S value) const {
     std::string text;
-    const std::unique_ptr<Fields> printer = make_printer(text, /*with_origins=*/true);
+    const std::unique_ptr<Fields> printer = make_printer(text);
     value.fields(*printer);
     return text;
   }
@@ -57,7 +57,7 @@ class Document {
   struct Impl;
   std::unique_ptr<Fields> make_reader();
   void finish(Fields& reader);
-  std::unique_ptr<Fields> make_printer(std::string& text, bool with_origins) const;
+  std::unique_ptr<Fields> make_printer(std::string& text) const;
   std::unique_ptr<Impl> impl_;
 };
 

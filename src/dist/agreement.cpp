@@ -1,9 +1,7 @@
 #include "dist/agreement.h"
 
-#include <unistd.h>
-
+#include <algorithm>
 #include <chrono>
-#include <climits>
 #include <map>
 #include <random>
 #include <thread>
@@ -12,12 +10,14 @@
 #include "dist/together.h"
 #include "util/error.h"
 #include "util/file.h"
+#include "util/process.h"
 
 namespace dga {
 namespace {
 
 constexpr size_t kReported = 5;
 constexpr const char* kAbsent = "(absent)";
+constexpr const char* kSharedToken = ".shared-";
 constexpr auto kRetryDelay = std::chrono::milliseconds(100);
 
 // Between a name and its value, and after a value.
@@ -37,12 +37,6 @@ Facts decode(const std::string& text) {
     at = end + 1;
   }
   return facts;
-}
-
-std::string host_name() {
-  char name[HOST_NAME_MAX + 1] = {};
-  gethostname(name, HOST_NAME_MAX);
-  return name;
 }
 
 std::string value_of(const std::map<std::string, std::string>& facts, const std::string& name) {
@@ -90,7 +84,10 @@ void require_shared_folder(Communicator& ranks, const std::filesystem::path& fol
   std::filesystem::path token;
   run_on_first(ranks, "shared folder/make", [&] {
     std::filesystem::create_directories(folder);
-    token = folder / str(".shared-", std::random_device()());
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {  // of a rank that ended before it cleaned up
+      if (entry.path().filename().string().starts_with(kSharedToken)) std::filesystem::remove(entry.path());
+    }
+    token = folder / str(kSharedToken, std::random_device()());
     write_file_atomic(token, "seen by all ranks?\n");
   });
   const std::string name = ranks.exchange("shared folder/token", token.filename().string())[0];

@@ -11,6 +11,7 @@
 #include "dist/gloo_group.h"
 #include "dist/rank_group.h"
 #include "util/error.h"
+#include "util/first_line.h"
 
 namespace dga {
 namespace {
@@ -37,9 +38,6 @@ struct GlooQueue {
   bool closed = false;
   bool ended = false;  // under the board's lock
 };
-
-/// LibTorch appends a stack trace to its messages.
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 std::string run_item(GlooGroup& group, const GlooItem& item) {
   try {

@@ -1,5 +1,6 @@
 #include "dist/launch_environment.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <string_view>
@@ -103,7 +104,7 @@ LaunchEnvironment from_open_mpi(const VariableLookup& lookup) {
                          str("mpirun started ranks on several hosts, which meet there; pass -x MASTER_ADDR=HOST "
                              "-x MASTER_PORT=PORT with the host of rank 0"));
   place.master_address = remote.text("MASTER_ADDR");
-  place.master_port = (remote.text("MASTER_PORT"), remote.port("MASTER_PORT"));
+  place.master_port = remote.port("MASTER_PORT");
   return place;
 }
 

@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAEvent.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <nccl.h>
@@ -9,11 +10,13 @@
 #include <cstring>
 #include <deque>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "dist/collectives.h"
 #include "dist/rank_group.h"
 #include "util/error.h"
+#include "util/log.h"
 
 namespace dga {
 namespace {
@@ -94,17 +97,26 @@ class NcclMemory {
   /// Throws if the device has too little. Where NCCL cannot register memory it is as good as any other.
   NcclMemory(std::shared_ptr<NcclState> state, size_t bytes) : state_(std::move(state)), bytes_(bytes) {
     const c10::cuda::CUDAGuard guard(state_->device);
-    if (ncclMemAlloc(&address_, bytes) != ncclSuccess) {
-      fail(ExitCode::failure, "out of GPU memory: no ", bytes >> 20, " MiB are left for what the ranks exchange");
+    ncclResult_t result = ncclMemAlloc(&address_, bytes);
+    if (result != ncclSuccess) {  // LibTorch may hold what is free
+      c10::cuda::CUDACachingAllocator::emptyCache();
+      result = ncclMemAlloc(&address_, bytes);
+    }
+    if (result != ncclSuccess) {
+      fail(ExitCode::failure, "no ", bytes >> 20, " MiB of GPU memory for what the ranks exchange: NCCL: ",
+           ncclGetErrorString(result), ", ", ncclGetLastError(nullptr));
     }
     const int64_t number = state_->board.begin("the registration of memory");
     {
       const std::lock_guard lock(state_->mutex);
       if (state_->comm != nullptr) {
-        ncclCommWindowRegister(state_->comm, address_, bytes, &window_, NCCL_WIN_COLL_SYMMETRIC);
+        result = ncclCommWindowRegister(state_->comm, address_, bytes, &window_, NCCL_WIN_COLL_SYMMETRIC);
       }
     }
     state_->board.end(number);
+    if (result != ncclSuccess) {
+      log::warning("NCCL does not register memory (", ncclGetErrorString(result), "), so kernels exchange it");
+    }
     state_->allocated_bytes += static_cast<int64_t>(bytes);
   }
   NcclMemory(const NcclMemory&) = delete;
@@ -136,7 +148,11 @@ class NcclPending final : public PendingCollective {
 
   /// The memory of the tensors may be used anew by later work of the current stream only after the collective.
   ~NcclPending() override {
-    if (!waited_) end_->block(c10::cuda::getCurrentCUDAStream(state_->device.index()));
+    if (waited_ || state_->board.failure()) return;
+    try {
+      end_->block(c10::cuda::getCurrentCUDAStream(state_->device.index()));
+    } catch (const std::exception&) {  // the device has failed; its memory goes with the process
+    }
   }
 
   void wait() override {
@@ -174,6 +190,7 @@ class NcclCollectives final : public Collectives {
   }
 
   ~NcclCollectives() override {
+    received_.reset();              // while NCCL still knows it
     ranks_.watch()->set_hooks({});  // waits for one that runs
     const std::lock_guard lock(state_->mutex);
     if (state_->comm == nullptr) return;

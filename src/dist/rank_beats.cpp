@@ -1,11 +1,11 @@
 #include <unistd.h>
 
-#include <climits>
 #include <exception>
 #include <sstream>
 
 #include "dist/watch_state.h"
 #include "util/error.h"
+#include "util/process.h"
 
 namespace dga {
 namespace {
@@ -23,12 +23,6 @@ std::vector<std::string> keys_of_all(const WatchState& state, std::string (*key)
   std::vector<std::string> keys;
   for (int64_t rank = 0; rank < state.place.world_size; ++rank) keys.push_back(key(rank));
   return keys;
-}
-
-std::string host_name() {
-  char name[HOST_NAME_MAX + 1] = {};
-  gethostname(name, HOST_NAME_MAX);
-  return name;
 }
 
 class Beats {

@@ -69,6 +69,7 @@ void RankGroup::wait_for_texts(const std::string& topic, const std::vector<std::
     check();
     watch_->board().pause(delay, [](bool failed) { return failed; });
     if (std::chrono::steady_clock::now() - begin < watch_->limit()) continue;
+    if (store_->has_all(keys)) return;  // this process itself was stopped meanwhile
     std::string missing;
     for (int64_t rank = 0; rank < world_size(); ++rank) {
       if (!store_->has_all({keys[static_cast<size_t>(rank)]})) missing += (missing.empty() ? "" : ", ") + name_of(rank);

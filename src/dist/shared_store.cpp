@@ -14,6 +14,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "util/error.h"
+#include "util/first_line.h"
 
 namespace dga {
 namespace {
@@ -25,8 +26,6 @@ constexpr auto kConnectTimeout = std::chrono::seconds(5);
 /// A name that nobody knows is mostly a mistake, but a cluster's name service may lag behind its nodes.
 constexpr auto kNameLimit = std::chrono::seconds(60);
 constexpr int kLogFatal = 3;
-
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 /// Calls LibTorch's store; what it throws becomes an Error of one line.
 template <class Call>

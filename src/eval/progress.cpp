@@ -1,6 +1,5 @@
 #include "eval/progress.h"
 
-#include <csignal>
 #include <utility>
 
 #include "dist/together.h"
@@ -35,14 +34,13 @@ EvalProgress::EvalProgress(std::filesystem::path file, std::string key, Communic
 }
 
 void EvalProgress::after_round(int signal, const std::function<nlohmann::json()>& state) {
-  if (file_.empty()) return;
-  if (writes_ && (signal != 0 || since_save_.seconds() >= interval_seconds_)) {
+  if (!file_.empty() && writes_ && (signal != 0 || since_save_.seconds() >= interval_seconds_)) {
     write_file_atomic(file_, nlohmann::json{{"key", key_}, {"state", state()}}.dump());
     since_save_.restart();
   }
   if (signal == 0) return;
-  fail(signal == SIGINT ? ExitCode::interrupted : ExitCode::terminated, "stopped by ",
-       signal == SIGINT ? "SIGINT" : "SIGTERM", "; the same command goes on from ", file_.string());
+  fail(stop_code(signal), "stopped by ", stop_name(signal),
+       file_.empty() ? "" : "; the same command goes on from " + file_.string());
 }
 
 void EvalProgress::finish() const {

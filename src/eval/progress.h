@@ -23,8 +23,8 @@ class EvalProgress {
   /// The state left by an earlier call, or null.
   const nlohmann::json& earlier() const { return earlier_; }
   /// After each round of passes, with the stop signal that the ranks agree on (0: none): writes what `state` makes if
-  /// the interval has passed or there is a signal; with one it throws with the signal's exit code, the state being
-  /// safe.
+  /// the interval has passed or there is a signal; with one it throws with the signal's exit code, the state, where one
+  /// is kept, being safe.
   void after_round(int signal, const std::function<nlohmann::json()>& state);
   /// Removes the file: the result is written.
   void finish() const;

@@ -15,6 +15,7 @@
 #include "util/error.h"
 #include "util/file.h"
 #include "util/log.h"
+#include "util/signals.h"
 
 namespace dga {
 namespace {
@@ -142,6 +143,10 @@ void score_file(const WindowScorer& scorer, const ScoreInput& input, const Score
       if (file) file->write(numbers);
     }
     first = passes.back().end();
+    if (const int signal = rounds.stop_signal(); signal != 0) {
+      log::show_status("");
+      fail(stop_code(signal), "stopped by ", stop_name(signal), "; ", output.string(), " is not written");
+    }
     log::show_status(str("score: token ", first, " of ", input.size()));
   }
   log::show_status("");

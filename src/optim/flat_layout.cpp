@@ -41,10 +41,6 @@ at::Tensor FlatSlot::view_in(const at::Tensor& flat) const {
   return flat.narrow(0, begin, count).view(at::IntArrayRef(shape));
 }
 
-at::Tensor FlatSlot::scales_in(const at::Tensor& flat_scales) const {
-  return flat_scales.narrow(0, begin / kMomentBlock, (count + kMomentBlock - 1) / kMomentBlock);
-}
-
 FlatLayout::FlatLayout(const OptimizerConfig& config, const std::vector<TrainedParameter>& parameters,
                        const FlatCut& cut) {
   std::vector<int64_t> counts;

@@ -37,8 +37,6 @@ struct FlatSlot {
 
   /// This slot of a flat tensor, in the parameter's shape.
   at::Tensor view_in(const at::Tensor& flat) const;
-  /// The scales of this slot in a tensor with one number for each 256 of the flat space.
-  at::Tensor scales_in(const at::Tensor& flat_scales) const;
 };
 
 /// How the flat space is cut up for a number of ranks.

@@ -96,8 +96,6 @@ void restore_piece(const OptimizerState& state, const HeldPiece& piece, const Sa
 
 }  // namespace
 
-bool StatePiece::is_whole() const { return count == c10::multiply_integers(shape); }
-
 std::vector<StatePiece> pieces_of(const OptimizerState& state, const FlatLayout& layout,
                                   const std::vector<HeldRange>& ranges) {
   std::vector<StatePiece> pieces;

@@ -32,8 +32,6 @@ struct StatePiece {
   /// one number for each 256, and for bf16 weights "master.<parameter>" in fp32. Of the parameter's shape where the
   /// piece is all of it, else flat.
   std::map<std::string, TensorSource> tensors;
-
-  bool is_whole() const;
 };
 
 /// The pieces of parameters in `ranges`, by parameter and place. `state` holds the ranges.

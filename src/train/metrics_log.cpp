@@ -1,6 +1,7 @@
 #include "train/metrics_log.h"
 
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "util/error.h"
 #include "util/log.h"
@@ -28,14 +29,28 @@ MetricsLog::MetricsLog(const fs::path& path, int64_t keep_bytes)
 }
 
 void MetricsLog::append(const nlohmann::json& line) {
-  const std::string text = line.dump() + "\n";
-  file_.write(text);
-  bytes_ += static_cast<int64_t>(text.size());
+  waiting_ += line.dump() + "\n";
+  write_waiting();
 }
 
 int64_t MetricsLog::sync() {
+  write_waiting();
   sync_path(path_);
-  return bytes_;
+  return bytes_ + static_cast<int64_t>(waiting_.size());
+}
+
+void MetricsLog::write_waiting() {
+  try {
+    file_.write(waiting_);
+  } catch (const Error& error) {
+    std::error_code ignored;
+    fs::resize_file(path_, static_cast<uintmax_t>(bytes_), ignored);  // no half of a line
+    if (!std::exchange(warned_, true)) log::warning(error.what(), "; lines wait in memory until they can be written");
+    return;
+  }
+  bytes_ += static_cast<int64_t>(waiting_.size());
+  waiting_.clear();
+  warned_ = false;
 }
 
 }  // namespace dga

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <string>
 
 #include "util/file.h"
 
@@ -15,14 +16,19 @@ class MetricsLog {
   /// after it appear once. A file that is shorter has lost lines: a warning says so.
   MetricsLog(const std::filesystem::path& path, int64_t keep_bytes);
 
+  /// Where the disk is full, lines wait in memory until it is not; a warning says so once.
   void append(const nlohmann::json& line);
-  /// Makes sure that everything so far is on the disk; returns its size in bytes.
+  /// Makes sure that everything so far is on the disk, as far as there is room; returns its size in bytes.
   int64_t sync();
 
  private:
+  void write_waiting();
+
   std::filesystem::path path_;
   OutputFile file_;
-  int64_t bytes_ = 0;
+  int64_t bytes_ = 0;  // of the file
+  std::string waiting_;
+  bool warned_ = false;
 };
 
 }  // namespace dga

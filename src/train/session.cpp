@@ -67,7 +67,9 @@ void log_start(const LoadedRun& run, const Trainer& trainer, const Communicator&
             ranks.world_size() == 1
                 ? ""
                 : str("; ", ranks.world_size(), " ranks, ", ranks.local_world_size(), " on this host"));
-  for (const std::string& warning : run.warnings) log::warning(warning);
+  if (ranks.is_first()) {
+    for (const std::string& warning : run.warnings) log::warning(warning);
+  }
   const int64_t row_tokens = run.config.data.context_length, rows = run.config.train.global_batch_size;
   log::info(run.model.parameter_count(), " parameters, ", trainer.trainable_count(), " of them trained; ",
             rows * row_tokens, " tokens a step (", rows, " rows of ", row_tokens, "); ",

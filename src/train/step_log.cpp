@@ -1,5 +1,6 @@
 #include "train/step_log.h"
 
+#include "util/error.h"
 #include "util/log.h"
 
 namespace dga {
@@ -17,7 +18,7 @@ StepLog::StepLog(const RunConfig& config, const std::filesystem::path& run_folde
 void StepLog::add(const StepRecord& record) {
   const nlohmann::json line = metrics_line(record, peak_);
   metrics_.append(line);
-  if (tensorboard_) tensorboard_->append(line);
+  write_events(line);
   interval_.add(record);
   const auto done = static_cast<double>(record.step - first_step_);
   const auto left = static_cast<double>(steps_ - record.step);
@@ -28,6 +29,16 @@ void StepLog::add(const StepRecord& record) {
     interval_ = {};
   }
   log::show_status(last ? "" : status_bar(record, progress));
+}
+
+void StepLog::write_events(const nlohmann::json& line) {
+  if (!tensorboard_) return;
+  try {
+    tensorboard_->append(line);
+  } catch (const Error& error) {  // half of an event ends its file for every reader
+    log::warning(error.what(), "; no more events are written for TensorBoard");
+    tensorboard_.reset();
+  }
 }
 
 }  // namespace dga

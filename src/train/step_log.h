@@ -15,7 +15,7 @@ namespace dga {
 /// it.
 class StepLog {
  public:
-  /// Goes on in the run folder behind `state_bytes` of metrics.jsonl and `first_step`. `peak` is in FLOP/s of all
+  /// Goes on in the run folder behind `metrics_bytes` of metrics.jsonl and `first_step`. `peak` is in FLOP/s of all
   /// ranks.
   StepLog(const RunConfig& config, const std::filesystem::path& run_folder, int64_t metrics_bytes, int64_t first_step,
           std::optional<double> peak);
@@ -27,6 +27,8 @@ class StepLog {
   int64_t sync() { return metrics_.sync(); }
 
  private:
+  void write_events(const nlohmann::json& line);
+
   int64_t steps_, every_steps_, first_step_;
   std::optional<double> peak_;
   MetricsLog metrics_;

@@ -1,11 +1,10 @@
 #include "train/tensorboard_log.h"
 
-#include <unistd.h>
-
 #include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "util/error.h"
+#include "util/process.h"
 
 namespace dga {
 namespace fs = std::filesystem;
@@ -24,9 +23,7 @@ fs::path next_file(const fs::path& folder, int64_t last_step) {
     cut_event_file(entry.path(), last_step);
     ++starts;
   }
-  char host[256] = "localhost";
-  gethostname(host, sizeof(host) - 1);
-  return folder / str("events.out.tfevents.", static_cast<int64_t>(now_seconds()), ".", host, ".", starts);
+  return folder / str("events.out.tfevents.", static_cast<int64_t>(now_seconds()), ".", host_name(), ".", starts);
 }
 
 }  // namespace

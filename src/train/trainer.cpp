@@ -94,6 +94,16 @@ int64_t Trainer::trainable_count() const {
 
 ExitCode Trainer::run() {
   if (log_) log_->start();
+  try {
+    return run_steps();
+  } catch (const Error& error) {
+    // All ranks end at the same step and are well: let them finish the checkpoint that they are writing.
+    if (error.code() == ExitCode::numerics) writer_.finish();
+    throw;
+  }
+}
+
+ExitCode Trainer::run_steps() {
   std::optional<PendingStep> before;
   while (launched_ < config_.train.steps) {
     PendingStep step = launch_step();
@@ -124,7 +134,7 @@ ExitCode Trainer::settle(PendingStep step) {
   StepRecord record = complete(std::move(step));
   const bool last = state_.step == config_.train.steps;
   if (held_out_ && agreed_signal() == 0 && (last || is_due(config_.eval.every_steps, state_.step))) {
-    record.eval = held_out_->run(*model_, state_.step, ranks_);
+    record.eval = evaluate();
   }
   report(record);
   if (const int signal = agreed_signal(); signal != 0) return stop(signal);
@@ -132,10 +142,22 @@ ExitCode Trainer::settle(PendingStep step) {
   return ExitCode::ok;
 }
 
+/// A signal that the ranks agree on ends the evaluation without a result and then the run.
+nlohmann::json Trainer::evaluate() {
+  try {
+    return held_out_->run(*model_, state_.step, ranks_);
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::interrupted && error.code() != ExitCode::terminated) throw;
+    signal_ = error.code() == ExitCode::interrupted ? SIGINT : SIGTERM;
+    return nullptr;
+  }
+}
+
 Trainer::PendingStep Trainer::launch_step() {
   const Timer timer;
   const at::Device device = model_->device();
-  const DeviceMark begin(device);
+  // Behind a step that is still under way everything up to this one's end is its own: what it waits for counts.
+  const DeviceMark begin = end_ ? *end_ : DeviceMark(device);
   PendingStep step{{}, {}, begin, {}, StepNumbers(0, ranks_), begin, {}};
   const auto phase_ends = [&](StepPhase phase) { step.phase_ends.emplace_back(phase, DeviceMark(device)); };
   StepRecord& record = step.record;
@@ -171,6 +193,7 @@ Trainer::PendingStep Trainer::launch_step() {
   step.numbers_ready = DeviceMark(device);
   update(step);
   phase_ends(StepPhase::optimizer);
+  end_ = step.phase_ends.back().second;
   launched_ = record.step;
   record.memory_bytes = peak_memory_bytes(device) + ranks_.allocated_bytes();
   record.launch_seconds = timer.seconds();
@@ -198,7 +221,10 @@ void Trainer::update(PendingStep& step) {
 
 StepRecord Trainer::complete(PendingStep step) {
   read_numbers(step);
-  optimizer_.wait_for_weights();  // whoever reads weights now finds them
+  if (step.record.step == launched_) {  // no other is under way
+    optimizer_.wait_for_weights();      // whoever reads weights now finds them
+    end_.reset();
+  }
   signal_ = step.layout.stop_signal(step.numbers);
   state_.step = step.record.step;
   ranks_.set_step(state_.step);
@@ -246,25 +272,31 @@ void Trainer::read_numbers(PendingStep& step) const {
   step.numbers_ready.wait();
   ranks_.check();
   step.layout.write_to(step.record, step.numbers);
+  if (config_.train.loss.z_loss == 0) step.record.z_loss = 0;  // no difference of two sums' rounding
   require_finite(step);
 }
 
 void Trainer::require_finite(const PendingStep& step) const {
   const StepRecord& record = step.record;
-  const std::string unchanged = str("; no weight has changed since step ", record.step - 1, ". ");
-  if (const auto bad = step.layout.bad_loss(step.numbers)) {
-    if (bad->rank != ranks_.rank()) {
-      fail(ExitCode::numerics, "step ", record.step, ": the loss of rank ", bad->rank, " is ", bad->value, unchanged,
-           "Its own message names the documents.");
-    }
+  const auto bad = step.layout.bad_loss(step.numbers);
+  if (!bad && std::isfinite(record.grad_norm)) return;
+  std::string own;
+  if (!bad) {
+    own = batch_name() + describe_documents(step.batch, 0, step.batch.rows);
+  } else if (bad->rank == ranks_.rank()) {
     const int64_t row = bad->micro_batch * config_.train.micro_batch_size;
-    fail(ExitCode::numerics, "step ", record.step, ": the loss is ", bad->value, unchanged, "Rows ",
-         row + ranks_.rank() * step.batch.rows,
-         " and on of the batch: ", describe_documents(step.batch, row, config_.train.micro_batch_size));
+    own = str("Rows ", row + ranks_.rank() * step.batch.rows,
+              " and on of the batch: ", describe_documents(step.batch, row, config_.train.micro_batch_size));
   }
-  if (std::isfinite(record.grad_norm)) return;
-  fail(ExitCode::numerics, "step ", record.step, ": the gradient norm is ", record.grad_norm, " at loss ", record.loss,
-       unchanged, batch_name(), describe_documents(step.batch, 0, step.batch.rows));
+  // All end with all of it: a rank that is the first to end must not take the others' documents along.
+  std::string documents;
+  for (const std::string& text : ranks_.exchange(str("not finite/step-", record.step), own)) {
+    if (!text.empty()) documents += " " + text;
+  }
+  const std::string what = bad ? str("the loss is ", bad->value)
+                               : str("the gradient norm is ", record.grad_norm, " at loss ", record.loss);
+  fail(ExitCode::numerics, "step ", record.step, ": ", what, "; no weight has changed since step ", record.step - 1, ".",
+       documents);
 }
 
 /// What introduces the documents of this rank's rows.
@@ -285,7 +317,7 @@ void Trainer::report(const StepRecord& record) {
 }
 
 void Trainer::save() {
-  if (saved_step_ == state_.step) return;
+  if (saved_step_ == state_.step && !writer_.has_failed()) return;
   state_.optimizer_updates = optimizer_.updates();
   state_.outliers = outliers_.state();
   state_.loader = loader_->state();
@@ -300,9 +332,9 @@ ExitCode Trainer::stop(int signal) {
   save();
   finish_saving();
   log::show_status("");
-  log::info("stopped by ", signal == SIGINT ? "SIGINT" : "SIGTERM", " after step ", state_.step,
+  log::info("stopped by ", stop_name(signal), " after step ", state_.step,
             ", which is saved; --resume goes on from there");
-  return signal == SIGINT ? ExitCode::interrupted : ExitCode::terminated;
+  return stop_code(signal);
 }
 
 }  // namespace dga

@@ -61,8 +61,8 @@ class Trainer {
   /// One update, without waiting for a GPU unless the outlier filter needs the norm. Where the loss or the gradient
   /// norm is not finite, neither this nor any later update changes a weight, on any rank.
   PendingStep launch_step();
-  /// Waits for the step. Throws a numerics error where the loss or the norm is not finite, on all ranks; that of the
-  /// rank whose loss it is names its documents.
+  /// Waits for the step. Throws a numerics error that names the documents where the loss or the norm is not finite, on
+  /// all ranks.
   StepRecord complete(PendingStep step);
   StepRecord train_step() { return complete(launch_step()); }
 
@@ -89,7 +89,9 @@ class Trainer {
   void report(const StepRecord& record);
   int agreed_signal() const;
   bool must_settle() const;
+  ExitCode run_steps();
   ExitCode settle(PendingStep step);
+  nlohmann::json evaluate();
   ExitCode stop(int signal);
 
   RunConfig config_;
@@ -108,6 +110,7 @@ class Trainer {
   std::optional<HeldOutEvaluation> held_out_;
   FlopCounter flops_;
   int64_t launched_ = 0;  // steps that the device was given; state_.step of them are complete
+  std::optional<DeviceMark> end_;  // of the step that was launched last, while it is under way
   int64_t saved_step_ = -1;
   int signal_ = 0;  // that reached any rank, as of the last step that is complete
 };

@@ -9,7 +9,8 @@ namespace dga {
 /// ends.
 class FolderLock {
  public:
-  /// Makes the folder where it is missing. Throws a config error saying `busy` where another process holds the lock.
+  /// Makes the folder where it is missing. Throws a config error saying `busy` where another process holds the lock; a
+  /// file system that has no locks gets a warning.
   FolderLock(const std::filesystem::path& folder, const std::string& busy);
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;

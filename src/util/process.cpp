@@ -7,6 +7,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <climits>
+#include <cstdio>
+#include <cstring>
 #include <utility>
 
 #include "util/error.h"
@@ -29,6 +33,7 @@ constexpr int kCannotStart = 127;
     dup2(output, STDERR_FILENO);
   }
   execv(words[0], words);
+  dprintf(STDERR_FILENO, "error: cannot start %s: %s\n", words[0], std::strerror(errno));
   _exit(kCannotStart);
 }
 
@@ -40,14 +45,14 @@ ChildProcess::ChildProcess(const std::vector<std::string>& words, const std::vec
   for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
   const int sink = output.empty() ? -1 : open(output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  DGA_CHECK(sink >= 0 || output.empty(), "cannot write ", output.string());
+  DGA_CHECK(sink >= 0 || output.empty(), "cannot write ", output.string(), ": ", std::strerror(errno));
   const int source = open("/dev/null", O_RDONLY | O_CLOEXEC);
   const pid_t parent = getpid();
   id_ = fork();
   if (id_ == 0) become(arguments.data(), environment, source, sink, parent);
   if (sink >= 0) close(sink);
   close(source);
-  DGA_CHECK(id_ > 0, "cannot start a process for ", words[0]);
+  DGA_CHECK(id_ > 0, "cannot start a process for ", words[0], ": ", std::strerror(errno));
 }
 
 ChildProcess::ChildProcess(ChildProcess&& other) noexcept : id_(std::exchange(other.id_, -1)) {}
@@ -64,9 +69,17 @@ void ChildProcess::send(int signal) const {
 
 std::optional<int> ChildProcess::exit_code() {
   int status = 0;
-  if (waitpid(id_, &status, WNOHANG) != id_) return std::nullopt;
+  const pid_t ended = waitpid(id_, &status, WNOHANG);
+  DGA_CHECK(ended >= 0, "process ", id_, " cannot be waited for: ", std::strerror(errno));  // where SIGCHLD is ignored
+  if (ended == 0) return std::nullopt;
   id_ = -1;
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+std::string host_name() {
+  char name[HOST_NAME_MAX + 1] = "localhost";
+  gethostname(name, HOST_NAME_MAX);
+  return name;
 }
 
 }  // namespace dga

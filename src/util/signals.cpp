@@ -28,4 +28,7 @@ void install_stop_signals() {
 
 int stop_signal() { return received.load(); }
 
+ExitCode stop_code(int signal) { return signal == SIGINT ? ExitCode::interrupted : ExitCode::terminated; }
+const char* stop_name(int signal) { return signal == SIGINT ? "SIGINT" : "SIGTERM"; }
+
 }  // namespace dga

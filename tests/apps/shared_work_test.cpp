@@ -106,6 +106,16 @@ TEST_F(SharedWork, ARunGoesOnAtAnyNumberOfRanks) {
   for (size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], expected[i], 1e-6 * std::abs(expected[i])) << i;
 }
 
+TEST_F(SharedWork, ACheckpointFolderIsExportedAsARunIs) {
+  train(1, {});
+  for (const std::string source : {run_folder().string(), model()}) {
+    start_program(1, {"export", source, "--output", file("hf")}, {});
+    expect_end(1);
+    EXPECT_TRUE(fs::exists(file("hf/model.safetensors"))) << text(0);
+    fs::remove_all(file("hf"));
+  }
+}
+
 TEST_F(SharedWork, ASweepIsSharedOut) {
   const fs::path out = folder_.path() / "sweep";
   folder_.write("sweep.yaml", "config: run.yaml\nfolder: " + out.string() +

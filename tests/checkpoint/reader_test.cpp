@@ -53,14 +53,29 @@ TEST(VerifyCheckpoint, EveryDamagedFileIsNamed) {
   }
 }
 
-TEST(VerifyCheckpoint, RefusesAStrangersFileAndAnotherStep) {
+TEST(VerifyCheckpoint, RefusesAnotherStep) {
   const TempFolder root;
   const CheckpointFolder checkpoint{6, write_alone(root.path(), example(6))};
-  put(checkpoint.path / "model-00001.safetensors", "from elsewhere");
-  EXPECT_NE(failure_of(checkpoint).find("model-00001.safetensors"), std::string::npos);
-  fs::remove(checkpoint.path / "model-00001.safetensors");
   fs::rename(checkpoint.path, root.path() / "step-8");
   EXPECT_NE(failure_of({8, root.path() / "step-8"}).find("holds step 6"), std::string::npos);
+}
+
+TEST(NewestCompleteCheckpoint, AForeignFileCostsNoSteps) {
+  const TempFolder root;
+  for (const int64_t step : {4, 6}) write_alone(root.path(), example(step));
+  for (const char* name : {"notes.txt", ".nfs0001", ".DS_Store"}) put(root.path() / "step-6" / name, "");
+  EXPECT_EQ(newest_complete_checkpoint(root.path())->step, 6);
+  for (const std::string name : {"model-00001.safetensors", "model.safetensors.index.json", "tokenizer.model"}) {
+    put(root.path() / "step-6" / name, "might be loaded");
+    try {
+      newest_complete_checkpoint(root.path());
+      ADD_FAILURE() << name << " was not refused";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::input);
+      EXPECT_EQ(error.what(), (root.path() / "step-6" / name).string() + " does not belong to the checkpoint; remove it");
+    }
+    fs::remove(root.path() / "step-6" / name);
+  }
 }
 
 TEST(NewestCompleteCheckpoint, SkipsDamagedOnes) {

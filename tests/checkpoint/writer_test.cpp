@@ -87,14 +87,25 @@ TEST(Retention, KeepsTheNewestAndEveryMultiple) {
   CheckpointConfig config;
   config.keep_last = 2;
   config.keep_every = 20;
-  apply_retention(root.path(), config);
+  apply_retention(root.path(), config, 60);
   EXPECT_EQ(steps(root.path()), (std::vector<int64_t>{20, 40, 50, 60}));
   config.keep_every = 0;
-  apply_retention(root.path(), config);
+  apply_retention(root.path(), config, 60);
   EXPECT_EQ(steps(root.path()), (std::vector<int64_t>{50, 60}));
   config.keep_last = 5;
-  apply_retention(root.path(), config);
+  apply_retention(root.path(), config, 60);
   EXPECT_EQ(steps(root.path()), (std::vector<int64_t>{50, 60}));
+}
+
+TEST(Retention, ADamagedNewerCheckpointTakesNoPlace) {
+  const TempFolder root;
+  for (const int64_t step : {6, 8, 9}) write_alone(root.path(), example(step));
+  put(root.path() / "step-9/weights", "damaged");
+  CheckpointConfig config;
+  config.keep_last = 1;
+  apply_retention(root.path(), config, 8);
+  EXPECT_EQ(steps(root.path()), (std::vector<int64_t>{8, 9}));
+  EXPECT_EQ(newest_complete_checkpoint(root.path())->step, 8);
 }
 
 TEST(BackgroundWriter, ReturnsBeforeTheWriteEnds) {

@@ -122,7 +122,8 @@ TEST(Progress, WaitsBetweenWritingsButNotWithASignal) {
     EXPECT_EQ(error.code(), ExitCode::terminated);
   }
   EXPECT_EQ(earlier(file, "key"), nlohmann::json{2});
-  EXPECT_NO_THROW(EvalProgress().after_round(SIGTERM, [] { return nlohmann::json{3}; }));
+  EXPECT_NO_THROW(EvalProgress().after_round(0, [] { return nlohmann::json{3}; }));
+  EXPECT_THROW(EvalProgress().after_round(SIGTERM, [] { return nlohmann::json{3}; }), Error);
 }
 
 }  // namespace

@@ -152,6 +152,62 @@ TEST(DataParallelTraining, WeightsArriveDuringTheNextForwardPass) {
   }
 }
 
+/// Counts the gathers that have begun and that nobody has waited for.
+class GatherCounter final : public Communicator {
+ public:
+  explicit GatherCounter(Communicator& ranks) : ranks_(ranks) {}
+  int64_t open() const { return *open_; }
+
+  int64_t rank() const override { return ranks_.rank(); }
+  int64_t world_size() const override { return ranks_.world_size(); }
+  std::unique_ptr<PendingCollective> all_reduce(at::Tensor numbers, Reduction reduction) override {
+    return ranks_.all_reduce(std::move(numbers), reduction);
+  }
+  std::unique_ptr<PendingCollective> reduce_scatter(at::Tensor output, const at::Tensor& input) override {
+    return ranks_.reduce_scatter(std::move(output), input);
+  }
+  std::unique_ptr<PendingCollective> all_gather(at::Tensor output, const at::Tensor& input) override {
+    ++*open_;
+    return std::make_unique<Counted>(ranks_.all_gather(std::move(output), input), open_);
+  }
+  std::vector<std::string> exchange(const std::string& topic, const std::string& text) override {
+    return ranks_.exchange(topic, text);
+  }
+  void set_step(int64_t step) override { ranks_.set_step(step); }
+
+ private:
+  struct Counted final : PendingCollective {
+    Counted(std::unique_ptr<PendingCollective> the_pending, std::shared_ptr<int64_t> the_open)
+        : pending(std::move(the_pending)), open(std::move(the_open)) {}
+    void wait() override {
+      --*open;
+      pending->wait();
+    }
+    std::unique_ptr<PendingCollective> pending;
+    std::shared_ptr<int64_t> open;
+  };
+
+  Communicator& ranks_;
+  std::shared_ptr<int64_t> open_ = std::make_shared<int64_t>(0);
+};
+
+TEST(DataParallelTraining, CompletingAStepWaitsForNoWeightsOfTheOneUnderWay) {
+  const TinyRun run;
+  const LoadedRun config = run.load(with(kBase, {"parallel.shard=optimizer", "parallel.bucket_mib=1"}));
+  std::filesystem::create_directories(run.run_folder());
+  run_ranks(2, [&](Communicator& ranks) {
+    GatherCounter counter(ranks);
+    Trainer trainer(config, assemble(config, std::nullopt, counter), counter);
+    Trainer::PendingStep first = trainer.launch_step(), second = trainer.launch_step();
+    const int64_t gathers = counter.open();
+    DGA_CHECK(gathers > 0, "nothing is gathered");
+    trainer.complete(std::move(first));
+    DGA_CHECK(counter.open() == gathers, "completing a step waited for ", gathers - counter.open(), " gathers");
+    trainer.complete(std::move(second));
+    DGA_CHECK(counter.open() == 0, counter.open(), " gathers are left");
+  });
+}
+
 at::Tensor weight(const Trainer& trainer, const std::string& name) {
   for (const NamedParameter& parameter : trainer.model().parameters()) {
     if (parameter.name == name) return parameter.value;
@@ -217,12 +273,10 @@ TEST(DataParallelTraining, OneRanksBadLossEndsAllAndNoWeightChanges) {
   const TinyRun run;
   for (const char* level : kLevels) {
     const std::vector<std::string> messages = messages_of_bad_loss(run, level);
-    for (const size_t other : {0, 2}) {
-      EXPECT_NE(messages[other].find("step 2: the loss of rank 1 is nan"), std::string::npos) << messages[other];
-      EXPECT_EQ(messages[other].find("tiny: "), std::string::npos) << messages[other];
+    for (const std::string& message : messages) {
+      EXPECT_NE(message.find("step 2: the loss is nan"), std::string::npos) << message;
+      EXPECT_NE(message.find("Rows 2 and on of the batch: tiny: "), std::string::npos) << message;
     }
-    EXPECT_NE(messages[1].find("step 2: the loss is nan"), std::string::npos) << messages[1];
-    EXPECT_NE(messages[1].find("Rows 2 and on of the batch: tiny: "), std::string::npos) << messages[1];
   }
 }
 

@@ -152,7 +152,8 @@ void expect_restored(const fs::path& root, const Case& c, int64_t world_size,
   run_ranks(world_size, [&](Communicator& ranks) {
     const auto found = newest_complete_checkpoint(root, ranks, "find");
     ASSERT_TRUE(found.has_value());
-    Replica replica(c, ranks, patterns, 2), filled(c, *make_single_communicator(), patterns, 3);
+    const auto single = make_single_communicator();
+    Replica replica(c, ranks, patterns, 2), filled(c, *single, patterns, 3);
     filled.fill(c);
     restore_tensors(found->path, read_training_state(found->path), replica.model, replica.optimizer);
     EXPECT_EQ(replica.optimizer.updates(), 3);
@@ -171,7 +172,8 @@ void expect_restored(const fs::path& root, const Case& c, int64_t world_size,
       }
     }
   });
-  Replica alone(c, *make_single_communicator(), patterns, 1);
+  const auto single = make_single_communicator();
+  Replica alone(c, *single, patterns, 1);
   for (const auto& [name, tensor] : expected_state(c, alone.trained)) EXPECT_EQ(seen[name], tensor.numel()) << name;
 }
 
