@@ -43,7 +43,7 @@ std::vector<StepRecord> run_steps(Trainer& trainer, int64_t count) {
   std::vector<StepRecord> records;
   std::optional<Trainer::PendingStep> before;
   for (int64_t i = 0; i < count; ++i) {
-    Trainer::PendingStep step = trainer.launch_step();
+    Trainer::PendingStep step = trainer.launch_step().value();
     if (before) records.push_back(trainer.complete(std::move(*before)));
     before = std::move(step);
   }

@@ -5,6 +5,7 @@
 
 #include "data/json_text.h"
 #include "data/line_reader.h"
+#include "util/error.h"
 #include "util/log.h"
 
 namespace dga {
@@ -104,7 +105,6 @@ void GrowingShard::follow() {
   elsewhere_ = true;
   if (opened) followed_ = std::move(opened);
   documents_.insert(documents_.end(), documents.begin(), documents.end());
-  from_elsewhere_ = documents_.size();
   changed_.notify_all();
 }
 
@@ -112,11 +112,8 @@ void GrowingShard::follow() {
 void GrowingShard::adopt(std::shared_ptr<TokenShard> shard) {
   context_.problems.report_earlier(file_.path, shard->problems().counts, shard->problems().first);
   const std::lock_guard lock(mutex_);
-  finished_ = std::move(shard);
   elsewhere_ = true;
-  done_ = true;
-  std::vector<TokenDocument>().swap(documents_);
-  changed_.notify_all();
+  end(std::move(shard));
 }
 
 void GrowingShard::read_file() {
@@ -229,8 +226,12 @@ void GrowingShard::commit(EncodedBlock block) {
   for (TokenDocument& document : block.documents) {
     document.offset += base - (block.piece ? open_tokens_ : 0);
     document.tokens += block.piece ? open_tokens_ : 0;
+    if (made_ == documents_.size()) documents_.push_back(document);
+    // Documents that were followed may be in use.
+    DGA_CHECK(document == documents_[made_], file_.path.string(), ":", document.line,
+              ": not the document that another process read here; the file has changed");
+    ++made_;
     writer_->tell(document);
-    if (made_++ >= from_elsewhere_) documents_.push_back(document);
   }
   writer_->flush_told();
   open_tokens_ = block.piece && block.documents.empty() ? open_tokens_ + static_cast<int64_t>(block.tokens.size()) : 0;
@@ -251,12 +252,20 @@ void GrowingShard::wait_for_blocks() {
 
 void GrowingShard::finish() {
   // All blocks are in, so nothing changes any more; readers go on meanwhile, syncing may take long.
+  DGA_CHECK(made_ == documents_.size(), file_.path.string(), " has ", made_, " documents, where another process read ",
+            documents_.size(), " documents; the file has changed");
   writer_->finish(documents_, problems_);
   std::shared_ptr<TokenShard> shard = TokenShard::open(shard_path_);
   const std::lock_guard lock(mutex_);
+  end(std::move(shard));
+}
+
+/// Under the lock: documents come from the shard, if there is one, and no longer from what came before it.
+void GrowingShard::end(std::shared_ptr<TokenShard> shard) {
   if (shard) {
     finished_ = std::move(shard);
     writer_.reset();
+    followed_.reset();
     std::vector<TokenDocument>().swap(documents_);
   }
   done_ = true;
@@ -295,6 +304,15 @@ GrowingShard::Progress GrowingShard::wait(std::chrono::milliseconds limit) {
 void GrowingShard::rethrow_failure() const {
   const std::lock_guard lock(mutex_);
   if (failure_) std::rethrow_exception(failure_);
+}
+
+bool GrowingShard::join_if_done() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!done_) return false;
+  }
+  if (reader_.joinable()) reader_.join();
+  return true;
 }
 
 }  // namespace dga

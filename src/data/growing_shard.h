@@ -34,7 +34,8 @@ struct TokenizingContext {
 /// on blocks of them, and the blocks are written in order. Documents can be read as soon as they are written. Text in
 /// flight is bounded: a few blocks, and one line where it is longer than a block.
 /// Of several processes that need the shard one makes it; the others follow what it has written, and one of them begins
-/// again, to the same documents, where that process is gone.
+/// again, to the same documents, where that process is gone. A shard that could not be read to the file's end, or has
+/// other documents than were followed, is not published.
 class GrowingShard : public TokenFile {
  public:
   struct Progress {
@@ -56,6 +57,8 @@ class GrowingShard : public TokenFile {
   Progress wait(std::chrono::milliseconds limit);
   /// Throws what made tokenising fail.
   void rethrow_failure() const;
+  /// Whether done; then without its thread, whose stack would stay as long as this object. For one caller at a time.
+  bool join_if_done();
 
  private:
   void run();
@@ -72,6 +75,7 @@ class GrowingShard : public TokenFile {
   void report(const Problem& problem);
   void wait_for_blocks();
   void finish();
+  void end(std::shared_ptr<TokenShard> shard);
 
   const SourceFile file_;
   const std::filesystem::path shard_path_;
@@ -83,11 +87,10 @@ class GrowingShard : public TokenFile {
   std::condition_variable_any changed_;
   std::unique_ptr<ShardWriter> writer_;      // until finished
   std::unique_ptr<ShardFollower> followed_;  // another process's, while and after it makes the shard
-  size_t from_elsewhere_ = 0;                // documents of this one that are known from it
-  size_t made_ = 0;                          // documents made here, the same ones first
   std::shared_ptr<TokenShard> finished_;     // from then on
-  std::vector<TokenDocument> documents_;
-  int64_t open_tokens_ = 0;  // of a document whose last piece has not come yet
+  std::vector<TokenDocument> documents_;     // known from the one or the other
+  size_t made_ = 0;                          // of them, here
+  int64_t open_tokens_ = 0;                  // of a document whose last piece has not come yet
   ShardProblems problems_;
   std::map<int64_t, EncodedBlock> waiting_;  // encoded before their turn
   int64_t submitted_ = 0;

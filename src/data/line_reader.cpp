@@ -4,6 +4,7 @@
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include <cerrno>
 #include <cstring>
@@ -15,8 +16,9 @@ namespace {
 
 class PlainStream : public ByteStream {
  public:
-  explicit PlainStream(const std::filesystem::path& path) : descriptor_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-    if (descriptor_ < 0) throw DamagedFile(str("cannot be opened: ", std::strerror(errno)));
+  explicit PlainStream(const std::filesystem::path& path)
+      : path_(path), descriptor_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    DGA_CHECK_INPUT(descriptor_ >= 0, "cannot open ", path.string(), ": ", std::strerror(errno));
     posix_fadvise(descriptor_, 0, 0, POSIX_FADV_SEQUENTIAL);
   }
   ~PlainStream() override { close(descriptor_); }
@@ -25,11 +27,13 @@ class PlainStream : public ByteStream {
     do {
       count = ::read(descriptor_, buffer.data(), buffer.size());
     } while (count < 0 && errno == EINTR);
-    if (count < 0) throw DamagedFile(str("cannot be read: ", std::strerror(errno)));
+    DGA_CHECK_INPUT(count >= 0, "cannot read ", path_.string(), ": ", std::strerror(errno));
     return static_cast<size_t>(count);
   }
+  const std::filesystem::path& path() const { return path_; }
 
  private:
+  std::filesystem::path path_;
   int descriptor_;
 };
 
@@ -51,6 +55,8 @@ class ZstdStream : public ByteStream {
         }
       }
       const size_t result = ZSTD_decompressStream(context_.get(), &out, &in_);
+      DGA_CHECK_INPUT(ZSTD_getErrorCode(result) != ZSTD_error_memory_allocation, "cannot read ", file_.path().string(),
+                      ": out of memory for its zstd window");
       if (ZSTD_isError(result)) throw DamagedFile(str("damaged zstd stream: ", ZSTD_getErrorName(result)));
       frame_open_ = result != 0;
     }
@@ -68,7 +74,7 @@ class ZstdStream : public ByteStream {
 class GzipStream : public ByteStream {
  public:
   explicit GzipStream(const std::filesystem::path& path) : file_(gzopen(path.c_str(), "rbe")) {
-    if (file_ == nullptr) throw DamagedFile(str("cannot be opened: ", std::strerror(errno)));
+    DGA_CHECK_INPUT(file_ != nullptr, "cannot open ", path.string(), ": ", std::strerror(errno));
     gzbuffer(file_, 1 << 17);
   }
   ~GzipStream() override { gzclose(file_); }
@@ -76,7 +82,8 @@ class GzipStream : public ByteStream {
     // A call that meets damage returns nothing of what it had decoded, so calls are small.
     const int count = gzread(file_, buffer.data(), static_cast<unsigned>(std::min<size_t>(buffer.size(), 1 << 14)));
     int code = Z_OK;
-    const char* text = gzerror(file_, &code);
+    const char* text = gzerror(file_, &code);  // begins with the path
+    DGA_CHECK_INPUT(code != Z_ERRNO && code != Z_MEM_ERROR, "cannot read ", text);
     if (count < 0 || code != Z_OK) throw DamagedFile(str("damaged gzip stream: ", text));
     if (gzdirect(file_) == 1 && count > 0) throw DamagedFile("is no gzip file");
     return static_cast<size_t>(count);

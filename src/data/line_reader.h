@@ -13,11 +13,13 @@ namespace dga {
 class ByteStream {
  public:
   virtual ~ByteStream() = default;
-  /// Fills the front of `buffer` and returns how many bytes; 0 at the end. Throws DamagedFile.
+  /// Fills the front of `buffer` and returns how many bytes; 0 at the end. Throws DamagedFile, and an input error where
+  /// the system cannot read.
   virtual size_t read(std::span<char> buffer) = 0;
 };
 
-/// Compressed bytes that do not decompress, a file that ends too early, a read that fails.
+/// Compressed bytes that do not decompress or end too early: what is so at every reading. What may be otherwise the
+/// next time, such as an I/O error, is an Error.
 class DamagedFile : public std::exception {
  public:
   explicit DamagedFile(std::string what) : what_(std::move(what)) {}
@@ -28,6 +30,7 @@ class DamagedFile : public std::exception {
 };
 
 /// Opens a file; .zst (any number of frames, windows up to 2^31) and .gz (any number of members) are decompressed.
+/// Throws an input error where it cannot be opened.
 std::unique_ptr<ByteStream> open_bytes(const std::filesystem::path& path);
 
 /// Lines of a file, of any length up to a limit; memory is one line and a fixed buffer.
@@ -36,11 +39,12 @@ class LineReader {
   enum class Unit { line, file };
   enum class Result { line, too_long, end };
 
-  /// With Unit::file the whole file is one line. Throws DamagedFile where the file cannot be opened.
+  /// With Unit::file the whole file is one line. Throws an input error where the file cannot be opened.
   LineReader(const std::filesystem::path& path, int64_t max_line_bytes, Unit unit);
 
   /// Appends the next line, without its end, to `text`. A line that is too long is passed over and not appended.
-  /// Throws DamagedFile; what came before was good, the line begun is lost.
+  /// Throws DamagedFile; what came before was good, the line begun is lost. Throws an input error where the system
+  /// cannot read.
   Result append_next(std::string& text);
   /// Number, from 1, of the line that append_next was about last.
   int64_t line() const { return line_; }

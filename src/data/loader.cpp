@@ -44,6 +44,7 @@ class Loader::Worker {
   ~Worker();
 
   Batch next();
+  bool wait(std::chrono::milliseconds limit);
   const nlohmann::json& state() const { return state_; }
   std::unique_ptr<Worker> restored(const nlohmann::json& state) const {
     return std::make_unique<Worker>(config_, tokenizer_, options_, &state);
@@ -56,6 +57,8 @@ class Loader::Worker {
   };
 
   void restore(const nlohmann::json& state);
+  void begin();
+  bool is_ready() const { return !ready_.empty() || failure_; }
   void run();
   void skip_steps();
   nlohmann::json describe_place() const;
@@ -74,7 +77,7 @@ class Loader::Worker {
   std::condition_variable_any changed_;
   std::deque<Item> ready_;
   std::exception_ptr failure_;
-  std::jthread thread_;  // begins with the first next()
+  std::jthread thread_;  // begins with the first next() or wait()
 };
 
 Loader::Worker::Worker(const DataConfig& config, std::shared_ptr<const Tokenizer> tokenizer,
@@ -175,16 +178,26 @@ void Loader::Worker::run() {
   }
 }
 
+/// Under the lock: starts the thread unless it runs.
+void Loader::Worker::begin() {
+  if (thread_.joinable()) return;
+  // The thread reads its own handle only after this lock.
+  thread_ = std::jthread([this] {
+    { const std::lock_guard started(mutex_); }
+    run();
+  });
+}
+
+bool Loader::Worker::wait(std::chrono::milliseconds limit) {
+  std::unique_lock lock(mutex_);
+  begin();
+  return changed_.wait_for(lock, limit, [this] { return is_ready(); });
+}
+
 Batch Loader::Worker::next() {
   std::unique_lock lock(mutex_);
-  if (!thread_.joinable()) {
-    // The thread reads its own handle only after this lock.
-    thread_ = std::jthread([this] {
-      { const std::lock_guard started(mutex_); }
-      run();
-    });
-  }
-  changed_.wait(lock, [this] { return !ready_.empty() || failure_; });
+  begin();
+  changed_.wait(lock, [this] { return is_ready(); });
   if (ready_.empty()) std::rethrow_exception(failure_);
   Item item = std::move(ready_.front());
   ready_.pop_front();
@@ -199,6 +212,8 @@ Loader::Loader(const DataConfig& config, std::shared_ptr<const Tokenizer> tokeni
 Loader::~Loader() = default;
 
 Batch Loader::next() { return worker_->next(); }
+
+bool Loader::wait(std::chrono::milliseconds limit) { return worker_->wait(limit); }
 
 nlohmann::json Loader::state() const { return worker_->state(); }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -43,6 +44,8 @@ class Loader {
 
   /// The next step's rows. Throws what went wrong in the background, naming file and line.
   Batch next();
+  /// Waits at most so long until next() would return or throw at once; whether it would.
+  bool wait(std::chrono::milliseconds limit);
 
   /// The place after the batch that next() returned last: a few numbers a source.
   nlohmann::json state() const;

@@ -16,7 +16,7 @@ constexpr size_t kProblemKinds = 6;
 /// "damaged_file", "long_line", ...
 const char* name_of(ProblemKind kind);
 
-/// One line that cannot be used, or the place from which a file cannot be read.
+/// One line that cannot be used, or the place from which a file is damaged.
 struct Problem {
   ProblemKind kind;
   int64_t line = 0;  // from 1

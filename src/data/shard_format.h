@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <vector>
+
+#include "util/file.h"
 
 namespace dga {
 
@@ -46,6 +49,14 @@ inline void widen_tokens(const std::byte* from, int token_bytes, std::span<int32
     std::memcpy(&token, from + i * sizeof token, sizeof token);
     out[i] = token;
   }
+}
+
+/// Tokens from `offset` on of a shard, whole or growing. False as read_at() is, with its errno.
+inline bool read_tokens(int descriptor, int token_bytes, int64_t offset, std::span<int32_t> out) {
+  std::vector<std::byte> bytes(out.size() * static_cast<size_t>(token_bytes));
+  if (!read_at(descriptor, bytes, static_cast<int64_t>(sizeof(ShardHeader)) + offset * token_bytes)) return false;
+  widen_tokens(bytes.data(), token_bytes, out);
+  return true;
 }
 
 }  // namespace dga

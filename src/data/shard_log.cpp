@@ -38,28 +38,6 @@ uint64_t checksum_of(const TokenDocument& document, const ReadTokens& read) {
   return sum;
 }
 
-/// Whether all of the bytes are there.
-bool read_at(int descriptor, void* bytes, size_t size_bytes, int64_t at) {
-  auto* next = static_cast<std::byte*>(bytes);
-  while (size_bytes > 0) {
-    const ssize_t count = pread(descriptor, next, size_bytes, at);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return false;
-    next += count;
-    at += count;
-    size_bytes -= static_cast<size_t>(count);
-  }
-  return true;
-}
-
-bool read_tokens(int descriptor, int token_bytes, int64_t offset, std::span<int32_t> out) {
-  std::vector<std::byte> bytes(out.size() * static_cast<size_t>(token_bytes));
-  const int64_t at = static_cast<int64_t>(sizeof(ShardHeader)) + offset * token_bytes;
-  if (!read_at(descriptor, bytes.data(), bytes.size(), at)) return false;
-  widen_tokens(bytes.data(), token_bytes, out);
-  return true;
-}
-
 }  // namespace
 
 fs::path shard_log_path(const fs::path& shard) { return shard.string() + ".documents"; }
@@ -113,7 +91,7 @@ std::vector<TokenDocument> ShardFollower::next() {
   std::vector<TokenDocument> documents;
   if (!is_file_of(temporary_, tokens_descriptor_)) return documents;
   Record record;
-  while (read_at(log_descriptor_, &record, sizeof record, log_bytes_)) {
+  while (read_at(log_descriptor_, std::as_writable_bytes(std::span(&record, 1)), log_bytes_)) {
     bool there = true;
     const uint64_t found = checksum_of(record.document, [&](int64_t offset, std::span<int32_t> out) {
       there = there && read_tokens(tokens_descriptor_, token_bytes_, offset, out);

@@ -78,6 +78,7 @@ ShardWriter::ShardWriter(fs::path path, fs::path temporary, int descriptor, int 
     : path_(std::move(path)), temporary_(std::move(temporary)), descriptor_(descriptor), token_bytes_(token_bytes) {}
 
 ShardWriter::~ShardWriter() {
+  log_.reset();  // by name, so while no other writer can begin
   if (!temporary_.empty() && is_file_of(temporary_, descriptor_)) unlink(temporary_.c_str());
   close(descriptor_);
 }
@@ -119,16 +120,8 @@ void ShardWriter::flush_told() {
 void ShardWriter::read(int64_t offset, std::span<int32_t> out) const {
   DGA_CHECK(offset >= 0 && offset + static_cast<int64_t>(out.size()) <= tokens_, "tokens ", offset, " to ",
             offset + static_cast<int64_t>(out.size()), " of a shard with ", tokens_);
-  std::vector<std::byte> bytes(out.size() * static_cast<size_t>(token_bytes_));
-  size_t done = 0;
-  while (done < bytes.size()) {
-    const int64_t at = static_cast<int64_t>(sizeof(ShardHeader) + done) + offset * token_bytes_;
-    const ssize_t count = pread(descriptor_, bytes.data() + done, bytes.size() - done, at);
-    if (count < 0 && errno == EINTR) continue;
-    DGA_CHECK(count > 0, "cannot read ", temporary_.string(), ": ", count == 0 ? "it was cut short" : system_error());
-    done += static_cast<size_t>(count);
-  }
-  widen_tokens(bytes.data(), token_bytes_, out);
+  DGA_CHECK(read_tokens(descriptor_, token_bytes_, offset, out), "cannot read ", temporary_.string(), ": ",
+            errno == 0 ? "it was cut short" : system_error());
 }
 
 void ShardWriter::finish(const std::vector<TokenDocument>& documents, const ShardProblems& problems) {
@@ -158,9 +151,11 @@ void ShardWriter::finish(const std::vector<TokenDocument>& documents, const Shar
   const ssize_t written = pwrite(descriptor_, &header, sizeof header, 0);
   DGA_CHECK(written == sizeof header && fsync(descriptor_) == 0, "cannot write ", temporary_.string(), ": ",
             system_error());
+  log_.reset();  // as in the destructor
+  DGA_CHECK(is_file_of(temporary_, descriptor_), temporary_.string(), " was replaced by another host: the file system ",
+            "of data.cache does not carry locks (flock) between hosts; give each host a data.cache of its own");
   rename_synced(temporary_, path_);
   temporary_.clear();
-  log_.reset();
 }
 
 void remove_stale_temporaries(const fs::path& folder) {

@@ -14,6 +14,8 @@ struct TokenDocument {
   int64_t tokens = 0;  // without BOS and EOS
   int64_t line = 0;    // line of the text file from 1, or number of the document in a token bin from 0
   int64_t bytes = -1;  // of its text; -1: not known (token bins)
+
+  bool operator==(const TokenDocument&) const = default;
 };
 
 /// Thrown by waits inside the data path when it is being shut down.

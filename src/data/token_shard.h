@@ -64,7 +64,8 @@ class ShardWriter {
   int64_t tokens() const { return tokens_; }
   /// Reads back what was appended.
   void read(int64_t offset, std::span<int32_t> out) const;
-  /// Writes index and header, syncs, and gives the file its name.
+  /// Writes index and header, syncs, and gives the file its name. Throws where another host has replaced the temporary
+  /// file, which it can where locks do not reach it.
   void finish(const std::vector<TokenDocument>& documents, const ShardProblems& problems);
 
  private:

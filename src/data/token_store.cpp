@@ -50,7 +50,7 @@ std::shared_ptr<TokenFile> TokenStore::open(const SourceFile& file, const std::s
     std::erase_if(open_, [](const auto& entry) { return entry.second.expired(); });
     prune_at_ = 2 * open_.size() + 64;
   }
-  std::erase_if(growing_, [](const auto& shard) { return shard->wait(std::chrono::milliseconds(0)).done; });
+  std::erase_if(growing_, [](const auto& shard) { return shard->join_if_done(); });
   const std::string key =
       file.is_text() ? shard_path(file).string()
                      : str(file.path.string(), ' ', config::name_of(file.format), ' ', file.separator.value_or(-1));

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <utility>
@@ -106,11 +107,12 @@ ExitCode Trainer::run() {
 ExitCode Trainer::run_steps() {
   std::optional<PendingStep> before;
   while (launched_ < config_.train.steps) {
-    PendingStep step = launch_step();
+    std::optional<PendingStep> step = launch_step();
     if (before) report(complete(*std::exchange(before, std::nullopt)));
+    if (!step) return stop(stop_signal());
     if (!must_settle()) {
       before = std::move(step);
-    } else if (const ExitCode code = settle(std::move(step)); code != ExitCode::ok) {
+    } else if (const ExitCode code = settle(*std::move(step)); code != ExitCode::ok) {
       return code;
     }
   }
@@ -153,19 +155,21 @@ nlohmann::json Trainer::evaluate() {
   }
 }
 
-Trainer::PendingStep Trainer::launch_step() {
+std::optional<Trainer::PendingStep> Trainer::launch_step() {
   const Timer timer;
   const at::Device device = model_->device();
   // Behind a step that is still under way everything up to this one's end is its own: what it waits for counts.
   const DeviceMark begin = end_ ? *end_ : DeviceMark(device);
-  PendingStep step{{}, {}, begin, {}, StepNumbers(0, ranks_), begin, {}};
+  StepRecord awaiting;
+  std::optional<Batch> batch = next_batch(awaiting);
+  if (!batch) return std::nullopt;
+  PendingStep step{std::move(awaiting), *std::move(batch), begin, {}, StepNumbers(0, ranks_), begin, {}};
   const auto phase_ends = [&](StepPhase phase) { step.phase_ends.emplace_back(phase, DeviceMark(device)); };
   StepRecord& record = step.record;
   record.step = launched_ + 1;
   record.ranks = ranks_.world_size();
   record.learning_rate =
       learning_rate(config_.schedule, config_.optimizer.learning_rate, record.step, config_.train.steps);
-  step.batch = next_batch(record);
 
   RankNumbers own;
   own.labels = label_count(step.batch);
@@ -239,8 +243,13 @@ StepRecord Trainer::complete(PendingStep step) {
   return std::move(step.record);
 }
 
-Batch Trainer::next_batch(StepRecord& record) {
+/// Nothing where a stop signal ends the wait of a rank that is alone.
+std::optional<Batch> Trainer::next_batch(StepRecord& record) {
+  constexpr auto kBetweenLooks = std::chrono::milliseconds(100);
   const Timer timer;
+  while (ranks_.world_size() == 1 && !loader_->wait(kBetweenLooks)) {
+    if (stop_signal() != 0) return std::nullopt;
+  }
   Batch batch = loader_->next();
   record.data_wait_ms = timer.milliseconds();
   record.step_tokens = config_.train.global_batch_size * batch.context_length;

@@ -44,8 +44,9 @@ class Trainer {
   Trainer(const LoadedRun& run, TrainerParts parts, Communicator& ranks);
 
   /// Steps until train.steps, or until SIGINT or SIGTERM has arrived at any rank; saves at the end of either. Returns
-  /// ok, interrupted or terminated, the same on all ranks after the same step. Throws a numerics error as complete()
-  /// does; on a GPU the host reads a step's numbers while the next step runs.
+  /// ok, interrupted or terminated, the same on all ranks after the same step. A rank that is alone does not wait for
+  /// data then; several agree on the step with the numbers of one, for which all need data. Throws a numerics error as
+  /// complete() does; on a GPU the host reads a step's numbers while the next step runs.
   ExitCode run();
 
   /// A step that was given to the device, and whose loss and norm the host has perhaps not seen yet.
@@ -59,12 +60,13 @@ class Trainer {
     at::Tensor numbers;  // float64 on the host, as `layout` says
   };
   /// One update, without waiting for a GPU unless the outlier filter needs the norm. Where the loss or the gradient
-  /// norm is not finite, neither this nor any later update changes a weight, on any rank.
-  PendingStep launch_step();
+  /// norm is not finite, neither this nor any later update changes a weight, on any rank. Nothing where SIGINT or
+  /// SIGTERM has arrived at a rank that is alone and the step's data has not.
+  std::optional<PendingStep> launch_step();
   /// Waits for the step. Throws a numerics error that names the documents where the loss or the norm is not finite, on
   /// all ranks.
   StepRecord complete(PendingStep step);
-  StepRecord train_step() { return complete(launch_step()); }
+  StepRecord train_step() { return complete(launch_step().value()); }
 
   /// Writes a checkpoint of the present state, unless the last one is of this step.
   void save();
@@ -77,7 +79,7 @@ class Trainer {
 
  private:
   void restore(const CheckpointFolder& checkpoint);
-  Batch next_batch(StepRecord& record);
+  std::optional<Batch> next_batch(StepRecord& record);
   std::vector<MicroBatch> split(const Batch& batch) const;
   LossSum loss_of(const MicroBatch& part);
   at::Tensor total_labels(int64_t own);

@@ -59,6 +59,18 @@ bool is_file_of(const fs::path& path, int descriptor) {
          by_path.st_ino == by_descriptor.st_ino && by_path.st_dev == by_descriptor.st_dev;
 }
 
+bool read_at(int descriptor, std::span<std::byte> bytes, int64_t at) {
+  while (!bytes.empty()) {
+    const ssize_t count = pread(descriptor, bytes.data(), bytes.size(), at);
+    if (count < 0 && errno == EINTR) continue;
+    if (count == 0) errno = 0;
+    if (count <= 0) return false;
+    bytes = bytes.subspan(static_cast<size_t>(count));
+    at += count;
+  }
+  return true;
+}
+
 std::vector<fs::path> expand_glob(const std::string& pattern) {
   glob_t matches{};
   const int result = glob(pattern.c_str(), GLOB_BRACE | GLOB_TILDE, nullptr, &matches);

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +24,9 @@ void rename_synced(const std::filesystem::path& from, const std::filesystem::pat
 
 /// Whether the path names the file that is open as `descriptor`, which may have been removed or renamed since.
 bool is_file_of(const std::filesystem::path& path, int descriptor);
+
+/// Fills `bytes` from place `at` of a file. False where that fails; errno says why, 0 that the file ends before.
+bool read_at(int descriptor, std::span<std::byte> bytes, int64_t at);
 
 /// Files that match a glob (`*`, `?`, `[..]`, `{a,b}`, a leading `~`; `**` is not special), each once, sorted by their
 /// bytes; a folder or plain path matches itself.

@@ -1,4 +1,5 @@
 #include "data/document_reader.h"
+#include "data/token_store.h"
 #include "data/tokenize.h"
 #include "packing.h"
 
@@ -93,6 +94,23 @@ TEST_F(BadFilesTest, TheReadablePartOfADamagedFileIsUsed) {
   texts.resize(found.size());
   EXPECT_EQ(found, texts);
   EXPECT_EQ(counts(folder / "cut.jsonl.zst")[static_cast<size_t>(ProblemKind::damaged_file)], 1);
+}
+
+TEST_F(BadFilesTest, AFileThatCannotBeReadForNowIsReadTheNextTime) {
+  const fs::path file = write("a.jsonl.gz", gzip_compress(jsonl(documents("a", 20)))), aside = folder / "aside";
+  const SourceFile listed = list_files(source("s", file)).at(0);
+  fs::rename(file, aside);
+  for (const bool opens : {false, true}) {
+    if (opens) fs::create_symlink("/proc/self/mem", file);  // and cannot be read
+    TokenStore store(config({}), sample_tokenizer());
+    const std::string error = error_of([&] { store.open(listed)->document(0); });
+    expect_contains(error, file.string() + ": ");
+    expect_contains(error, opens ? "Input/output error" : "No such file");
+  }
+  EXPECT_TRUE(fs::is_empty(folder / "cache"));
+  fs::rename(aside, file);
+  EXPECT_EQ(read(file), documents("a", 20));
+  EXPECT_EQ(total(counts(file)), 0);
 }
 
 TEST_F(BadFilesTest, LongDocumentsAreTheSameInPieces) {

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <future>
 #include <thread>
@@ -76,6 +77,15 @@ class SeveralProcesses : public DataTest {
   }
   TokenizeProgress tokenize(const SourceConfig& from) const {
     return tokenize_sources({from}, config({}), sample_tokenizer(), [](const auto&) { return true; });
+  }
+  /// Descriptors of this process of files in the cache.
+  int64_t open_files() const {
+    int64_t count = 0;
+    for (const auto& entry : fs::directory_iterator("/proc/self/fd")) {
+      std::error_code error;
+      count += fs::read_symlink(entry.path(), error).string().starts_with((folder / "cache").string()) ? 1 : 0;
+    }
+    return count;
   }
   std::vector<fs::path> shards() const {
     std::vector<fs::path> found;
@@ -199,6 +209,7 @@ TEST_F(SeveralProcesses, DocumentsOfAnotherProcessAreReadWhileItWrites) {
   rest.set_value();
   for (const int64_t index : {11999, 3, 6000}) expect_document(index);
   EXPECT_FALSE(followed->document(12000));
+  EXPECT_EQ(open_files(), 0);
   EXPECT_EQ(child.read_line(), "done");
   ASSERT_EQ(shards().size(), 1u);
   EXPECT_EQ(shards()[0].extension(), ".tokens");
@@ -243,8 +254,48 @@ TEST_F(SeveralProcesses, WhatWasFollowedStaysReadableWhenAnotherTakesOver) {
   while (last.wait_for(std::chrono::seconds(0)) == std::future_status::timeout) expect_document(999);
   for (const int64_t index : {998, 2999, 0, 1000, 999}) expect_document(index);
   EXPECT_FALSE(file->document(3000));
+  EXPECT_EQ(open_files(), 0);
   EXPECT_EQ(TokenShard::open(shard)->documents(), 3000);
   EXPECT_EQ(shards(), std::vector<fs::path>{shard});
+}
+
+TEST_F(SeveralProcesses, OtherDocumentsThanWereFollowedAreNotPublished) {
+  const SourceConfig from = some_files(1, 20);
+  count_documents(from);
+  const fs::path shard = shards().at(0), aside = folder / "aside";
+  fs::rename(shard, aside);
+  const TokenDocument first = TokenShard::open(aside)->document(0).value();
+  const TokenDocument longer = {0, first.tokens + 1, 1, first.bytes + 1};
+  for (const auto& [told, message] : {std::pair(TokenDocument{first}, "21 documents"), {longer, "p0.jsonl:1: "}}) {
+    std::unique_ptr<ShardWriter> elsewhere = ShardWriter::begin(shard, 2);
+    elsewhere->append(std::vector<int32_t>(1000, 7));
+    const std::shared_ptr<TokenShard> whole = TokenShard::open(aside);
+    elsewhere->tell(told);
+    for (int64_t i = 1; i <= 20; ++i) elsewhere->tell(whole->document(i).value_or(TokenDocument{500, 9, 21, 9}));
+    elsewhere->flush_told();
+    TokenStore store(config({}), sample_tokenizer());
+    const std::shared_ptr<TokenFile> file = store.open(list_files(from).at(0));
+    ASSERT_TRUE(file->document(20));
+    elsewhere.reset();
+    expect_contains(error_of([&] { file->document(21); }), message);
+    EXPECT_FALSE(fs::exists(shard));
+  }
+}
+
+TEST_F(SeveralProcesses, ALogIsItsWritersOwn) {
+  const fs::path shard = folder / "cache" / "x.tokens";
+  std::atomic<int64_t> written = 0, lost = 0;
+  const auto work = [&] {
+    while (written < 4000) {
+      const std::unique_ptr<ShardWriter> writer = ShardWriter::begin(shard, 2);
+      if (!writer) continue;
+      ++written;
+      std::this_thread::sleep_for(std::chrono::microseconds(20));
+      if (!fs::exists(shard_log_path(shard))) ++lost;
+    }
+  };
+  { const std::jthread one(work), other(work); }
+  EXPECT_EQ(lost, 0) << "of " << written;
 }
 
 TEST_F(SeveralProcesses, ADocumentIsKnownOnceItsTokensAreThere) {

@@ -6,9 +6,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <fstream>
 #include <thread>
 
 #include "data/document_reader.h"
+#include "data/source_files.h"
 #include "data/token_store.h"
 #include "data/tokenize.h"
 #include "packing.h"
@@ -177,6 +180,39 @@ TEST_F(TokenShardTest, LeftoversOfAKilledProcessGoAndThoseInUseStay) {
   EXPECT_EQ(read_all(source("a", file)).size(), 50u);  // a new store cleans up
   ASSERT_EQ(shards().size(), 1u);
   EXPECT_EQ(shards()[0].extension(), ".tokens");
+}
+
+TEST_F(TokenShardTest, WhatAnotherHostWritesInItsPlaceIsNotPublished) {
+  // As where locks do not reach the other host: it takes our temporary file for one left behind.
+  const fs::path shard = folder / "cache" / "x.tokens", temporary = shard.string() + ".tmp";
+  for (const bool finished : {false, true}) {
+    const std::unique_ptr<ShardWriter> writer = ShardWriter::begin(shard, 2);
+    writer->append(std::vector<int32_t>(1000, 7));
+    fs::remove(temporary);
+    if (!finished) write("cache/x.tokens.tmp", "half");
+    const std::string error = error_of([&] { writer->finish({{0, 1000, 1, 9}}, {}); });
+    expect_contains(error, temporary.string());
+    expect_contains(error, "give each host a data.cache of its own");
+    EXPECT_FALSE(fs::exists(shard));
+    EXPECT_EQ(fs::exists(temporary), !finished);
+  }
+}
+
+TEST_F(TokenShardTest, AFinishedShardKeepsNoThread) {
+  const auto mappings = [] {
+    std::ifstream maps("/proc/self/maps");
+    return std::count(std::istreambuf_iterator<char>(maps), std::istreambuf_iterator<char>(), '\n');
+  };
+  constexpr int kFiles = 300;
+  for (int i = 0; i < kFiles; ++i) write("a" + std::to_string(i) + ".jsonl", jsonl({"a"}));
+  TokenStore store(config({}), sample_tokenizer());
+  std::vector<std::shared_ptr<TokenFile>> window;
+  const auto before = mappings();
+  for (const SourceFile& file : list_files(source("a", folder / "*.jsonl"))) {
+    window.push_back(store.open(file));
+    EXPECT_FALSE(window.back()->document(1));
+  }
+  EXPECT_LT(mappings() - before, kFiles / 2);
 }
 
 TEST_F(TokenShardTest, TokenizingAheadIsWhatTrainingUses) {

@@ -130,7 +130,7 @@ std::vector<StepRecord> run_ahead(Trainer& trainer, int64_t steps) {
   std::vector<StepRecord> records;
   std::optional<Trainer::PendingStep> before;
   for (int64_t i = 0; i < steps; ++i) {
-    Trainer::PendingStep step = trainer.launch_step();
+    Trainer::PendingStep step = trainer.launch_step().value();
     if (before) records.push_back(trainer.complete(std::move(*before)));
     before = std::move(step);
   }
@@ -198,7 +198,7 @@ TEST(DataParallelTraining, CompletingAStepWaitsForNoWeightsOfTheOneUnderWay) {
   run_ranks(2, [&](Communicator& ranks) {
     GatherCounter counter(ranks);
     Trainer trainer(config, assemble(config, std::nullopt, counter), counter);
-    Trainer::PendingStep first = trainer.launch_step(), second = trainer.launch_step();
+    Trainer::PendingStep first = trainer.launch_step().value(), second = trainer.launch_step().value();
     const int64_t gathers = counter.open();
     DGA_CHECK(gathers > 0, "nothing is gathered");
     trainer.complete(std::move(first));
@@ -252,10 +252,10 @@ std::vector<std::string> messages_of_bad_loss(const TinyRun& run, const char* le
               };
               const auto before = weights_of(trainer.model());
               if (ranks.rank() == 1) set(std::numeric_limits<float>::quiet_NaN());
-              Trainer::PendingStep bad = trainer.launch_step();
+              Trainer::PendingStep bad = trainer.launch_step().value();
               set(good);
               // As a GPU's host does: the next step is under way when the numbers are seen.
-              Trainer::PendingStep next = trainer.launch_step();
+              Trainer::PendingStep next = trainer.launch_step().value();
               try {
                 trainer.complete(std::move(bad));
               } catch (const Error& error) {

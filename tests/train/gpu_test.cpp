@@ -105,10 +105,10 @@ TEST_F(TrainerGpu, NamesTheDocumentsOfANonFiniteStepWhenTheNextIsUnderWay) {
   const at::Tensor good = query[0][0].clone();
   const auto before = weights_of(trainer->model());
   query[0][0].fill_(std::numeric_limits<float>::quiet_NaN());
-  Trainer::PendingStep bad = trainer->launch_step();
+  Trainer::PendingStep bad = trainer->launch_step().value();
   const std::string documents = describe_documents(bad.batch, 0, 4);
   query[0][0].copy_(good);
-  const Trainer::PendingStep next = trainer->launch_step();
+  const Trainer::PendingStep next = trainer->launch_step().value();
   try {
     trainer->complete(std::move(bad));
     FAIL() << "trained on";

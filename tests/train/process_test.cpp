@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include "util/file.h"
 
 namespace dga {
+namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kEndless = "train.steps=1000000";
@@ -96,6 +98,45 @@ TEST(Process, SignalsFinishTheStepAndSave) {
     expect_steps_in_order(run);
   }
   EXPECT_NE(read_file(run.run_folder() / "train.log").find("going on from"), std::string::npos);
+}
+
+/// Waits until the newest checkpoint is of that step.
+void wait_for_checkpoint(const TinyRun& run, int64_t step) {
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (newest_step(run) != step) {
+    ASSERT_LT(std::chrono::steady_clock::now(), limit) << "no checkpoint of step " << step << ": " << output(run);
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+}
+
+TEST(Process, ASignalWhileDataIsAwaitedSaves) {
+  const TinyRun run;
+  const std::string text = (run.path() / "text.jsonl").string();
+  ASSERT_EQ(mkfifo(text.c_str(), 0600), 0);
+  const std::vector<std::string> settings = {kEndless, "model.vocab_size=4096", "data.shuffle_tokens=0",
+                                             "data.tokenizer=" DGA_SOURCE_DIR "/data/tokenizer.model",
+                                             "data.sources=[{name: text, paths: [" + text + "]}]"};
+  // What is read is tokenised once it is 128 KiB, so a field that is ignored fills it up.
+  std::string lines;
+  for (int i = 0; i < 100; ++i) lines += R"({"text": "words of document )" + std::to_string(i) + "\"}\n";
+  lines += R"({"text": "the last", "filling": ")" + std::string(1 << 17, 'x') + "\"}\n";
+  int64_t steps = 0;
+  for (const std::string& bytes : {std::string(), lines}) {
+    const int pipe = open(text.c_str(), O_RDWR | O_CLOEXEC);
+    ASSERT_GT(fcntl(pipe, F_SETPIPE_SZ, 1 << 20), 0);
+    Process process(run, settings, /*resume=*/!bytes.empty());
+    ASSERT_EQ(write(pipe, bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
+    if (!bytes.empty()) wait_for_steps(run, 3);
+    do {  // until it has started and waits
+      steps = static_cast<int64_t>(run.metrics().size());
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+    } while (static_cast<int64_t>(run.metrics().size()) > steps || !fs::exists(run.run_folder() / "train.log"));
+    process.send(SIGTERM);
+    wait_for_checkpoint(run, steps);
+    close(pipe);  // whoever reads a file can end only when the system has answered
+    EXPECT_EQ(process.wait(), 143) << output(run);
+  }
+  EXPECT_GE(steps, 3);
 }
 
 TEST(Process, SecondSignalEndsItAtOnce) {

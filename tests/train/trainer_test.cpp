@@ -141,10 +141,10 @@ TEST(Trainer, StepsAfterANonFiniteOneChangeNoWeightEither) {
   };
   const auto before = weights_of(trainer->model());
   set(std::numeric_limits<float>::quiet_NaN());
-  Trainer::PendingStep bad = trainer->launch_step();
+  Trainer::PendingStep bad = trainer->launch_step().value();
   const std::string documents = describe_documents(bad.batch, 0, 4);
   set(good);
-  const Trainer::PendingStep next = trainer->launch_step();
+  const Trainer::PendingStep next = trainer->launch_step().value();
   EXPECT_NE(describe_documents(next.batch, 0, 4), documents);
   try {
     trainer->complete(std::move(bad));
