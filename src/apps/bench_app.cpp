@@ -29,15 +29,6 @@ struct BenchAttentionOptions {
   std::string json;
 };
 
-/// The value that configs spell `name`; option parsing has checked it.
-template <class E>
-E value_named(const std::string& name) {
-  for (const auto& [value, candidate] : enum_names(E{})) {
-    if (name == candidate) return value;
-  }
-  fail(ExitCode::usage, "unknown name ", name);
-}
-
 template <class E>
 std::set<std::string> names_of() {
   std::set<std::string> names;
@@ -45,7 +36,7 @@ std::set<std::string> names_of() {
   return names;
 }
 
-/// Calls `each` with every value in turn.
+/// Calls `each` with every value in turn. Option parsing has checked the names.
 template <class T, class Each>
 void for_each_value(const std::vector<T>& values, T& place, const Each& each) {
   for (const T value : values) {
@@ -56,7 +47,7 @@ void for_each_value(const std::vector<T>& values, T& place, const Each& each) {
 template <class E, class Each>
 void for_each_name(const std::vector<std::string>& names, E& place, const Each& each) {
   for (const std::string& name : names) {
-    place = value_named<E>(name);
+    place = config::value_named<E>(name).value();
     each();
   }
 }
@@ -65,7 +56,7 @@ std::vector<AttentionBenchCase> cases_of(const BenchAttentionOptions& options) {
   std::vector<AttentionBenchCase> cases;
   AttentionBenchCase c = options.fixed;
   AttentionConfig& a = c.attention;
-  a.group_bias = value_named<GroupBias>(options.group_bias);
+  a.group_bias = config::value_named<GroupBias>(options.group_bias).value();
   const auto shapes = [&](const auto& each) {
     for_each_value(options.seq_lens, c.seq_len, [&] {
       for_each_value(options.heads, c.heads, [&] {

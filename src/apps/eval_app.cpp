@@ -134,13 +134,6 @@ fs::path default_output(const LoadedRun& run, const std::string& task) {
   return run.config.run.path() / "eval" / str(weights.string(), "-", run.hash.substr(0, 8), suffix, ".json");
 }
 
-std::optional<RetrievalTask> retrieval_task(const std::string& name) {
-  for (const auto& [task, text] : enum_names(RetrievalTask{})) {
-    if (name == text) return task;
-  }
-  return std::nullopt;
-}
-
 std::vector<json> read_results(const std::vector<std::string>& paths) {
   std::vector<json> results;
   for (const std::string& path : paths) {
@@ -162,7 +155,7 @@ void print_result(const json& result, std::vector<json> beside, bool is_retrieva
 
 ExitCode run_eval(const EvalAppOptions& options, Communicator& ranks) {
   install_stop_signals();
-  const std::optional<RetrievalTask> task = retrieval_task(options.task);
+  const std::optional<RetrievalTask> task = config::value_named<RetrievalTask>(options.task);
   if (task && !options.beside.empty()) fail(ExitCode::usage, "--beside takes results of perplexity; leave it out");
   const std::vector<json> beside = read_results(options.beside);
   const LoadedRun run = load_evaluation(options, ranks);

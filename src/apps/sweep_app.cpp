@@ -6,7 +6,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <optional>
 #include <sstream>
 
 #include "apps/apps.h"
@@ -77,16 +76,9 @@ std::vector<std::string> own_gpus(const std::vector<std::string>& gpus, const La
   return {first, first + static_cast<std::ptrdiff_t>(each)};
 }
 
-/// The plan; what it writes is written by the first process before the others read it.
-SweepPlan read_together(const SweepAppOptions& options, Communicator& ranks) {
-  std::optional<SweepPlan> plan;
-  run_on_first(ranks, "sweep/plan", [&] { plan = read_sweep(options.file, options.assignments); });
-  return plan ? *std::move(plan) : read_sweep(options.file, options.assignments);
-}
-
 ExitCode run(const SweepAppOptions& options, Communicator& ranks) {
   ranks.set_time_limit(kForever);
-  const SweepPlan plan = read_together(options, ranks);
+  const SweepPlan plan = read_sweep(options.file, options.assignments);
   if (options.list) {
     if (ranks.is_first()) std::fputs(sweep_table(plan).markdown().c_str(), stdout);
     return ExitCode::ok;

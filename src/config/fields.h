@@ -16,19 +16,16 @@
 ///
 ///     enum class Shape { constant, cosine };
 ///     constexpr auto enum_names(Shape) { return config::names<Shape>({{Shape::constant, "constant"}, ...}); }
-///
 ///     struct ScheduleConfig {
 ///       Shape shape = Shape::cosine;
 ///       int64_t warmup_steps = 0;
 ///       void fields(config::Fields& f);                // names, documents and bounds every field
 ///       void check(config::Checker& c) const;          // optional: rules between fields
 ///     };
-///
 ///     void ScheduleConfig::fields(config::Fields& f) {
 ///       f.field("shape", shape, "how the rate falls after warm-up");
 ///       f.field("warmup_steps", warmup_steps, "steps over which the rate rises linearly from 0", config::at_least(0));
 ///     }
-///
 /// The one `fields` function serves reading from YAML, printing the resolved config and the reference in docs/.
 namespace dga::config {
 
@@ -59,6 +56,15 @@ std::string name_of(E value) {
   return "?";
 }
 
+/// The enum value that configs spell `name`; nothing where none is called so.
+template <class E>
+std::optional<E> value_named(const std::string& name) {
+  for (const auto& [value, candidate] : enum_names(E{})) {
+    if (name == candidate) return value;
+  }
+  return std::nullopt;
+}
+
 /// Collects what is wrong between fields. Paths are relative to the struct that is checked ("warmup_steps").
 class Checker {
  public:
@@ -74,7 +80,6 @@ class Checker {
 class Fields {
  public:
   virtual ~Fields() = default;
-
   virtual void field(const char* name, bool& value, const char* doc) = 0;
   virtual void field(const char* name, std::string& value, const char* doc) = 0;
   virtual void field(const char* name, int64_t& value, const char* doc, Range range = any()) = 0;

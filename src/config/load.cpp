@@ -36,15 +36,10 @@ std::vector<std::filesystem::path> included_paths(const Value& include, const st
   return paths;
 }
 
-/// Reads a file and what it includes. `chain` holds the files being read, outermost first.
-Value load_file(const std::filesystem::path& path, const std::string& from, std::vector<std::filesystem::path>& chain) {
-  const std::filesystem::path identity = std::filesystem::weakly_canonical(path);
-  if (std::find(chain.begin(), chain.end(), identity) != chain.end()) {
-    fail(ExitCode::config, from, ": include: ", path.string(),
-         " is being read already; files include each other in a cycle");
-  }
-  chain.push_back(identity);
-  Value own = parse_yaml(read_config_file(path, from), path.string());
+Value load_file(const std::filesystem::path& path, const std::string& from, std::vector<std::filesystem::path>& chain);
+
+/// The content of the file `path` laid over what it includes.
+Value over_included(Value own, const std::filesystem::path& path, std::vector<std::filesystem::path>& chain) {
   if (own.kind == Value::Kind::null) own.kind = Value::Kind::mapping;
   if (own.kind != Value::Kind::mapping) {
     fail(ExitCode::config, to_string(own.origin), ": expected sections (a mapping), got ", describe(own));
@@ -58,6 +53,18 @@ Value load_file(const std::filesystem::path& path, const std::string& from, std:
     std::erase_if(own.entries, [](const auto& entry) { return entry.first == "include"; });
   }
   merge(merged, std::move(own));
+  return merged;
+}
+
+/// Reads a file and what it includes. `chain` holds the files being read, outermost first.
+Value load_file(const std::filesystem::path& path, const std::string& from, std::vector<std::filesystem::path>& chain) {
+  const std::filesystem::path identity = std::filesystem::weakly_canonical(path);
+  if (std::find(chain.begin(), chain.end(), identity) != chain.end()) {
+    fail(ExitCode::config, from, ": include: ", path.string(),
+         " is being read already; files include each other in a cycle");
+  }
+  chain.push_back(identity);
+  Value merged = over_included(parse_yaml(read_config_file(path, from), path.string()), path, chain);
   chain.pop_back();
   return merged;
 }
@@ -83,6 +90,11 @@ Document::Document(const std::filesystem::path& path, const std::vector<std::str
     }
   }
   if (!problems.empty()) throw Error(problems, ExitCode::config);
+}
+
+Document::Document(Value content, const std::filesystem::path& path) : impl_(std::make_unique<Impl>()) {
+  std::vector<std::filesystem::path> chain;
+  impl_->root = over_included(std::move(content), path, chain);
 }
 
 Document::~Document() = default;

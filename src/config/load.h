@@ -16,6 +16,8 @@ struct Origin {
   int line = 0;
 };
 
+struct Value;
+
 /// The merged YAML of a run, every value with its origin. Layers: included files in order, then the file itself,
 /// then --set assignments; mappings merge key by key, lists and scalars are replaced.
 class Document {
@@ -25,6 +27,8 @@ class Document {
   /// Throws a config error (exit code 3) with file and line for unreadable files, YAML syntax, include cycles,
   /// duplicate keys and malformed assignments.
   Document(const std::filesystem::path& path, const std::vector<std::string>& assignments);
+  /// Of `content`, as if it stood in the file `path`: what its `include:` names is relative to that. Throws as above.
+  Document(Value content, const std::filesystem::path& path);
   ~Document();
   Document(Document&&) noexcept;
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "config/load.h"
 #include "model/hf_config.h"
 #include "util/hash.h"
 
@@ -148,7 +147,10 @@ void RunConfig::check(config::Checker& c) const {
 }
 
 LoadedRun load_run(const std::filesystem::path& path, const std::vector<std::string>& assignments, RunUse use) {
-  config::Document document(path, assignments);
+  return load_run(config::Document(path, assignments), use);
+}
+
+LoadedRun load_run(config::Document document, RunUse use) {
   const std::string folder = document.text_at("model.path");
   if (!folder.empty()) {
     if (const std::optional<std::string> recorded = read_recorded_attention(folder)) {

@@ -7,6 +7,7 @@
 #include "attention/config.h"
 #include "checkpoint/config.h"
 #include "config/fields.h"
+#include "config/load.h"
 #include "data/config.h"
 #include "dist/config.h"
 #include "eval/config.h"
@@ -72,5 +73,8 @@ struct LoadedRun {
 /// everything wrong with the files, a line each; an input error for an unusable model folder.
 LoadedRun load_run(const std::filesystem::path& path, const std::vector<std::string>& assignments,
                    RunUse use = RunUse::general);
+
+/// The same for a config that has been read.
+LoadedRun load_run(config::Document document, RunUse use);
 
 }  // namespace dga

@@ -22,7 +22,7 @@ constexpr size_t kLongestName = 120;  // of a point; a folder's name may have 25
 struct Variation {
   std::string name;
   std::vector<std::pair<std::string, Value>> fields;
-  std::vector<std::string> includes;
+  std::vector<Value> includes;
 };
 
 [[noreturn]] void refuse(const Value& at, const std::string& message) {
@@ -61,16 +61,9 @@ std::string default_name(const Variation& variation) {
   for (const auto& [path, value] : variation.fields) {
     name += str(name.empty() ? "" : ",", path.substr(path.rfind('.') + 1), "=", text_of(value));
   }
-  for (const std::string& include : variation.includes)
-    name += str(name.empty() ? "" : ",", fs::path(include).stem().string());
+  for (const Value& include : variation.includes)
+    name += str(name.empty() ? "" : ",", fs::path(include.text).stem().string());
   return plain_name(name);
-}
-
-std::vector<std::string> texts_of(const Value& value) {
-  std::vector<std::string> texts;
-  if (value.kind == Value::Kind::scalar) return {value.text};
-  for (const Value& item : value.items) texts.push_back(item.text);
-  return texts;
 }
 
 Variation read_item(const Value& item) {
@@ -80,7 +73,7 @@ Variation read_item(const Value& item) {
     if (key == "name") {
       variation.name = plain_name(value.text);
     } else if (key == "include") {
-      variation.includes = texts_of(value);
+      variation.includes = value.kind == Value::Kind::list ? value.items : std::vector<Value>{value};
     } else {
       require_field(key, value);
       variation.fields.emplace_back(key, value);
@@ -161,18 +154,16 @@ std::string text_at(const Value& root, const char* key) {
   return value->text;
 }
 
-Value scalar(const std::string& text) { return Value{.kind = Value::Kind::scalar, .text = text, .quoted = true}; }
-
-std::string point_yaml(const Value& root, const fs::path& file, const Variation& variation, const fs::path& folder,
-                       const std::vector<std::string>& assignments) {
-  Value point{.kind = Value::Kind::mapping};
-  Value include{.kind = Value::Kind::list};
-  const auto add_include = [&](const std::string& name) {
-    const fs::path target = fs::absolute(file.parent_path() / name).lexically_normal();
-    include.items.push_back(scalar(target.lexically_relative(fs::absolute(folder).lexically_normal()).string()));
+/// The run's config of a point, as it would stand in the sweep's own file.
+Value point_config(const Value& root, const Variation& variation, const SweepPoint& at,
+                   const std::vector<std::string>& assignments) {
+  const config::Origin origin{root.origin.file, 0};
+  const auto scalar = [&](const std::string& text) {
+    return Value{.kind = Value::Kind::scalar, .origin = origin, .text = text, .quoted = true};
   };
-  add_include(text_at(root, "config"));
-  for (const std::string& name : variation.includes) add_include(name);
+  Value point{.kind = Value::Kind::mapping, .origin = origin};
+  Value include{.kind = Value::Kind::list, .origin = origin, .items = {*root.entry("config")}};
+  include.items.insert(include.items.end(), variation.includes.begin(), variation.includes.end());
   point.entries.emplace_back("include", std::move(include));
   if (const Value* set = root.entry("set")) {
     if (set->kind != Value::Kind::mapping) refuse(*set, str("set: expected fields with values, got ", describe(*set)));
@@ -185,17 +176,15 @@ std::string point_yaml(const Value& root, const fs::path& file, const Variation&
     config::assign(point, config::split_path(path), value, config::to_string(value.origin));
   }
   for (const std::string& assignment : assignments) config::apply_assignment(point, assignment);
-  config::assign(point, {"run", "name"}, scalar(variation.name), "");
-  config::assign(point, {"run", "folder"}, scalar(folder.string()), "");
-  return config::to_yaml(point);
+  config::assign(point, {"run", "name"}, scalar(at.name), "");
+  config::assign(point, {"run", "folder"}, scalar(at.folder.string()), "");
+  return point;
 }
 
 SweepJob read_job(const Value& root) {
   const std::string text = text_at(root, "job");
   if (text.empty()) return SweepJob::train;
-  for (const auto& [job, name] : enum_names(SweepJob{})) {
-    if (text == name) return job;
-  }
+  if (const auto job = config::value_named<SweepJob>(text)) return *job;
   refuse(*root.entry("job"), str("job: must be train or eval, got '", text, "'"));
 }
 
@@ -209,41 +198,31 @@ int64_t read_gpus_per_point(const Value& root) {
   refuse(*root.entry("gpus_per_point"), str("gpus_per_point: must be a whole number, at least 1, got '", text, "'"));
 }
 
-/// Leaves a file alone that has the text: of several processes that read a sweep the first writes it.
-void write_if_new(const fs::path& path, const std::string& text) {
-  if (!fs::exists(path) || read_file(path) != text) write_file_atomic(path, text);
-}
-
 void check_training(const LoadedRun& run, SweepPoint& point) {
   if (run.config.eval.every_steps > 0) return;
   point.warnings.emplace_back("eval.every_steps is 0: the table will have the training loss alone");
 }
 
-/// An evaluation makes no run folder of its own, so the config goes there for the page.
-void prepare_evaluation(const LoadedRun& run, const Value& yaml, SweepPoint& point) {
+void check_evaluation(const LoadedRun& run, SweepPoint& point) {
   if (run.config.model.path.empty()) {
     fail(ExitCode::config, "model.path: a sweep of evaluations needs a folder with weights");
   }
   if (run.config.eval.sources.empty()) fail(ExitCode::config, "eval.sources: no held-out text to evaluate");
   std::erase_if(point.warnings, [](const std::string& warning) { return !warning.starts_with("eval."); });
-  for (const auto& [path, value] : config::flatten(yaml)) {
-    if (path.starts_with("model.") && path != "model.path") point.model_assignments.push_back(path + "=" + value);
-  }
-  write_if_new(point.folder / "config.yaml", run.resolved_yaml);
 }
 
-void load_point(SweepJob job, SweepPoint& point) {
-  fs::create_directories(point.folder);
-  write_if_new(point.config_file(), point.yaml);
+/// Fills in what follows from the point's config.
+void load_point(SweepJob job, const Value& config, const fs::path& file, SweepPoint& point) {
   try {
     const LoadedRun run =
-        load_run(point.config_file(), {}, job == SweepJob::train ? RunUse::training : RunUse::general);
+        load_run(config::Document(config, file), job == SweepJob::train ? RunUse::training : RunUse::general);
+    point.yaml = run.resolved_yaml;
     point.config_hash = run.hash;
     point.warnings = run.warnings;
-    if (job == SweepJob::train) {
-      check_training(run, point);
-    } else {
-      prepare_evaluation(run, config::parse_yaml(point.yaml, point.config_file().string()), point);
+    if (job == SweepJob::train) return check_training(run, point);
+    check_evaluation(run, point);
+    for (const auto& [path, value] : config::flatten(config)) {
+      if (path.starts_with("model.") && path != "model.path") point.model_assignments.push_back(path + "=" + value);
     }
   } catch (const Error& error) {
     fail(error.code(), "point ", point.name, ": ", error.what());
@@ -276,14 +255,13 @@ SweepPlan read_sweep(const fs::path& file, const std::vector<std::string>& assig
   name_points(variations, root);
   for (const Variation& variation : variations) {
     SweepPoint point{.name = variation.name, .folder = plan.folder / variation.name, .yaml = "", .config_hash = ""};
-    point.yaml = point_yaml(root, file, variation, point.folder, assignments);
+    load_point(plan.job, point_config(root, variation, point, assignments), file, point);
     for (const auto& [path, value] : variation.fields) {
       point.settings.emplace_back(path, text_of(value));
       if (std::ranges::find(plan.fields, path) == plan.fields.end()) plan.fields.push_back(path);
     }
     plan.points.push_back(std::move(point));
   }
-  for (SweepPoint& point : plan.points) load_point(plan.job, point);
   return plan;
 }
 

@@ -21,7 +21,7 @@ struct SweepPoint {
   std::string name;                                             // of the run and of its folder in the sweep's
   std::filesystem::path folder;                                 // the run folder
   std::vector<std::pair<std::string, std::string>> settings{};  // swept fields and their values, in the file's order
-  std::string yaml;                                             // the run's config
+  std::string yaml;                                             // the run's config, every field of it
   std::string config_hash;                                      // of its resolved values
   std::vector<std::string> warnings{};
   std::vector<std::string> model_assignments{};  // its fields of section model, which an evaluation takes from the
@@ -51,10 +51,9 @@ struct SweepPlan {
 ///     grid: {attention.group_size: [4, 16], run.seed: [1, 2]}    # every combination is a point
 ///     list: [{name: full, include: ../attention/full.yaml}, {name: wide, attention.local_window: 512}]
 ///
-/// Fields are config paths; with both grid and list, every item of the list goes with every combination. Writes each
-/// point's config as point.yaml in its run folder, unless it is there, and checks it as the job would. `assignments`
-/// (--set) go into every point. Throws a config error with file and line for what is wrong in the sweep, and the
-/// point's own error, with its name, for a config that is.
+/// Fields are config paths; with both grid and list, every item of the list goes with every combination. Checks each
+/// point's config as the job would, and writes nothing. `assignments` (--set) go into every point. Throws a config
+/// error with file and line for what is wrong in the sweep, and a point's own error, with its name, for its config.
 SweepPlan read_sweep(const std::filesystem::path& file, const std::vector<std::string>& assignments);
 
 }  // namespace dga

@@ -11,9 +11,7 @@ namespace {
 constexpr const char* kFile = "point.json";
 
 PointStatus status_of(const std::string& name) {
-  for (const auto& [status, text] : enum_names(PointStatus{})) {
-    if (name == text) return status;
-  }
+  if (const auto status = config::value_named<PointStatus>(name)) return *status;
   fail(ExitCode::input, "\"", name, "\" is no status of a point");
 }
 
@@ -35,6 +33,13 @@ PointState read_point_state(const std::filesystem::path& folder) {
     fail(ExitCode::input, file.string(), " is not the state of a sweep's point: ", error.what(),
          "; remove the file to run the point again");
   }
+  return state;
+}
+
+PointState current_state(const SweepPoint& point) {
+  PointState state = read_point_state(point.folder);
+  const bool started = state.status != PointStatus::pending;
+  if (started && state.config_hash != point.config_hash) state.status = PointStatus::changed;
   return state;
 }
 

@@ -5,17 +5,19 @@
 #include <string>
 
 #include "config/fields.h"
+#include "sweep/plan.h"
 
 namespace dga {
 
-/// How a point stands. `running` on disk without a process means that the sweep was killed.
-enum class PointStatus { pending, running, finished, failed, interrupted };
+/// How a point stands. `running` on disk without a process means that the sweep was killed; `changed` is never on disk.
+enum class PointStatus { pending, running, finished, failed, interrupted, changed };
 inline auto enum_names(PointStatus) {
   return config::names<PointStatus>({{PointStatus::pending, "pending"},
                                      {PointStatus::running, "running"},
                                      {PointStatus::finished, "finished"},
                                      {PointStatus::failed, "failed"},
-                                     {PointStatus::interrupted, "interrupted"}});
+                                     {PointStatus::interrupted, "interrupted"},
+                                     {PointStatus::changed, "changed"}});
 }
 
 /// The file point.json of a point's run folder.
@@ -30,6 +32,8 @@ struct PointState {
 
 /// pending where there is none. Throws an input error for a file that is no such state.
 PointState read_point_state(const std::filesystem::path& folder);
+/// The same for a point of a plan: `changed` where the point was last started with another config than it has now.
+PointState current_state(const SweepPoint& point);
 void write_point_state(const std::filesystem::path& folder, const PointState& state);
 
 }  // namespace dga

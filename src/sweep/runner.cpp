@@ -96,6 +96,7 @@ class Runner {
     const size_t index = due_.front();
     const SweepPoint& point = plan_.points[index];
     due_.pop_front();
+    write_config(point);
     PointState state = read_point_state(point.folder);
     state.status = PointStatus::running;
     state.config_hash = point.config_hash;
@@ -111,6 +112,13 @@ class Runner {
     ChildProcess process(words(point), environment, console);
     active_.push_back({index, free_.front(), begin, std::move(process), state, Timer()});
     free_.pop_front();
+  }
+
+  void write_config(const SweepPoint& point) const {
+    fs::create_directories(point.folder);
+    write_file_atomic(point.config_file(), point.yaml);
+    // Training leaves a config in the run folder; an evaluation makes no run folder, and the page needs one.
+    if (plan_.job == SweepJob::eval) write_file_atomic(point.folder / "config.yaml", point.yaml);
   }
 
   /// The command line of a point.
@@ -172,10 +180,7 @@ class Runner {
 
 }  // namespace
 
-bool is_due(const SweepPoint& point) {
-  const PointState state = read_point_state(point.folder);
-  return state.status != PointStatus::finished || state.config_hash != point.config_hash;
-}
+bool is_due(const SweepPoint& point) { return current_state(point).status != PointStatus::finished; }
 
 ExitCode run_sweep(const SweepPlan& plan, const SweepOptions& options) {
   install_stop_signals();
@@ -190,7 +195,7 @@ ExitCode run_sweep(const SweepPlan& plan, const SweepOptions& options) {
   }
   for (size_t i = 0; i < plan.points.size(); ++i) {
     const bool counts = options.share.index == 0 || options.share.has(static_cast<int64_t>(i));
-    if (counts && read_point_state(plan.points[i].folder).status != PointStatus::finished) return ExitCode::failure;
+    if (counts && is_due(plan.points[i])) return ExitCode::failure;
   }
   return ExitCode::ok;
 }

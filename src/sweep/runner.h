@@ -28,7 +28,8 @@ struct SweepOptions {
 bool is_due(const SweepPoint& point);
 
 /// Runs the points of this process that are due, each as processes of its own, `train point.yaml --resume` or `eval
-/// point.yaml`, whose output goes to console.log in its folder; a point that fails does not stop the others. After each
+/// point.yaml`, whose output goes to console.log in its folder; a point that fails does not stop the others. A point's
+/// config is written to its folder when it starts, and nothing where another call runs the sweep. After each point
 /// the first process writes the table and the page of the sweep again, and once more when all processes are through.
 /// SIGINT or SIGTERM is passed on to the points that run, which save and end. Returns ok, failure where a point failed,
 /// interrupted or terminated. Throws a config error where another call runs the sweep, or a point needs more GPUs than

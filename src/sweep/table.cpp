@@ -60,7 +60,10 @@ std::optional<RunData> read_run_if_begun(const fs::path& folder) {
 std::vector<PointData> read_points(const SweepPlan& plan) {
   std::vector<PointData> points;
   for (const SweepPoint& point : plan.points) {
-    points.push_back({read_point_state(point.folder), read_run_if_begun(point.folder).value_or(RunData{})});
+    points.push_back({current_state(point), RunData{}});
+    // What a changed point's folder holds is of its earlier config.
+    if (points.back().state.status == PointStatus::changed) continue;
+    points.back().run = read_run_if_begun(point.folder).value_or(RunData{});
   }
   return points;
 }

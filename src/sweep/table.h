@@ -9,7 +9,7 @@ namespace dga {
 
 /// A point a row: the swept fields, how it stands; of training steps, loss (mean of the last tenth of the steps) and
 /// tokens a second (median); and for every context length of the last evaluation NLL, perplexity and visible pairs a
-/// token.
+/// token. A point that has changed has no results until it has been started again.
 struct SweepTable {
   std::vector<std::string> header;
   std::vector<std::vector<std::string>> rows;  // "" where a value is not known

@@ -104,5 +104,10 @@ TEST_F(ConfigValues, AnchorsWork) {
   EXPECT_EQ(sample.sources[0], sample.sources[1]);
 }
 
+TEST(ConfigEnums, AValueIsFoundByItsWholeName) {
+  EXPECT_EQ(value_named<Shape>("linear"), Shape::linear);
+  for (const char* other : {"", "Linear", "line", "linear "}) EXPECT_EQ(value_named<Shape>(other), std::nullopt);
+}
+
 }  // namespace
 }  // namespace dga::config

@@ -4,9 +4,26 @@
 namespace dga {
 namespace {
 
-using SweepPlanTest = SweepTest;
+namespace fs = std::filesystem;
 
-RunConfig config_of(const SweepPoint& point) { return load_run(point.config_file(), {}, RunUse::training).config; }
+class SweepPlanTest : public SweepTest {
+ protected:
+  /// The config that a point's YAML reads back to, wherever it lies.
+  RunConfig config_of(const SweepPoint& point) const {
+    const LoadedRun run = load_run(folder_.write("elsewhere/planned.yaml", point.yaml), {}, RunUse::training);
+    EXPECT_EQ(run.hash, point.config_hash);
+    return run.config;
+  }
+  /// A sweep of evaluations, of weights that are never read.
+  SweepPlan evaluations() const {
+    folder_.write("weights.yaml", str("model: {path: ", DGA_SOURCE_DIR,
+                                      "/configs/llama2_7b_shape}\neval: {sources: [{name: a, paths: x.u16}]}\n"
+                                      "data: {context_length: 100000}\n"));
+    const std::string head = str("job: eval\nfolder: ", (folder_.path() / "out").string(), "\n");
+    return read_sweep(
+        folder_.write("eval.yaml", head + "config: weights.yaml\ngrid: {model.rope_theta: [20000, 50000]}\n"), {});
+  }
+};
 
 TEST_F(SweepPlanTest, AGridIsEveryCombinationTheLastFieldFastest) {
   const SweepPlan grid = plan("grid: {attention.group_size: [4, 16], run.seed: [1, 2, 3]}\n");
@@ -69,7 +86,17 @@ TEST_F(SweepPlanTest, SaysWhatIsWrongAndWhere) {
   EXPECT_EQ(error("set: {}\n").substr(0, 33), "sweep.yaml:1: nothing is varied; ");
   EXPECT_NE(error("grid: {attention.group_sise: [4]}\n").find("attention.group_sise: unknown key; did you mean"),
             std::string::npos);
-  EXPECT_EQ(error("grid: {attention.group_size: [4, 0]}\n").substr(0, 20), "point group_size=0: ");
+  EXPECT_EQ(error("grid:\n  attention.group_size: [4, 0]\n"),
+            "point group_size=0: sweep.yaml:4: attention.group_size: must be at least 1, got 0");
+  EXPECT_EQ(error("grid: {run.seed: [1]}\nlist: [{include: missing.yaml}]\n").substr(0, 45),
+            "point seed=1,missing: sweep.yaml: include: ca");
+}
+
+TEST_F(SweepPlanTest, ReadingAPlanWritesNothing) {
+  plan("grid: {run.seed: [1, 2]}\n");
+  EXPECT_FALSE(fs::exists(folder_.path() / "out"));
+  evaluations();
+  EXPECT_FALSE(fs::exists(folder_.path() / "out"));
 }
 
 TEST_F(SweepPlanTest, APointMayTakeSeveralGpus) {
@@ -85,25 +112,19 @@ TEST_F(SweepPlanTest, EvaluationsNeedWeightsAndTextAndTakeTheModelsFieldsAlong) 
   EXPECT_EQ(error("job: evil\ngrid: {run.seed: [1]}\n"), "sweep.yaml:3: job: must be train or eval, got 'evil'");
   EXPECT_EQ(error("job: eval\ngrid: {run.seed: [1]}\n"),
             "point seed=1: model.path: a sweep of evaluations needs a folder with weights");
-  folder_.write("weights.yaml", str("model: {path: ", DGA_SOURCE_DIR,
-                                    "/configs/llama2_7b_shape}\neval: {sources: [{name: a, paths: x.u16}]}\n"
-                                    "data: {context_length: 100000}\n"));
-  const SweepPlan plan =
-      read_sweep(folder_.write("eval.yaml", str("job: eval\nfolder: ", (folder_.path() / "out").string(),
-                                                "\nconfig: weights.yaml\ngrid: {model.rope_theta: [20000, 50000]}\n")),
-                 {});
+  const SweepPlan plan = evaluations();
   EXPECT_EQ(plan.job, SweepJob::eval);
   EXPECT_EQ(plan.points[1].model_assignments, std::vector<std::string>{"model.rope_theta=50000"});
-  EXPECT_NE(read_file(plan.points[1].folder / "config.yaml").find("rope_theta: 50000"), std::string::npos);
+  const LoadedRun run = load_run(folder_.write("planned.yaml", plan.points[1].yaml), {});
+  EXPECT_EQ(run.config.model.rope_theta, 50000);
+  EXPECT_EQ(run.hash, plan.points[1].config_hash);
   EXPECT_TRUE(plan.points[1].warnings.empty());  // of data.context_length too, which plays no part
 }
 
 TEST_F(SweepPlanTest, ShippedSweepsAreValid) {
-  const std::filesystem::path here = std::filesystem::current_path();
-  std::filesystem::current_path(folder_.path());  // where they make their folders
-  const std::filesystem::path source = DGA_SOURCE_DIR;
+  const fs::path source = DGA_SOURCE_DIR;
   int64_t count = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(source / "configs/sweep")) {
+  for (const auto& entry : fs::directory_iterator(source / "configs/sweep")) {
     ++count;
     try {
       // In the place of the quickstart's model, which is made first.
@@ -115,7 +136,6 @@ TEST_F(SweepPlanTest, ShippedSweepsAreValid) {
       ADD_FAILURE() << entry.path() << ": " << e.what();
     }
   }
-  std::filesystem::current_path(here);
   EXPECT_GE(count, 4);
 }
 

@@ -7,6 +7,7 @@
 #include <set>
 #include <thread>
 
+#include "run/run_config.h"
 #include "sweep/point_state.h"
 #include "sweep_folder.h"
 
@@ -56,6 +57,42 @@ TEST_F(SweepRunnerTest, APointRunsAgainWhenItsConfigHasChanged) {
   run_sweep(after, {program("exit 0\n"), {}});
   EXPECT_EQ(runs(after, 0), 2);
   EXPECT_FALSE(is_due(after.points[0]));
+}
+
+TEST_F(SweepRunnerTest, WhatRunsIsWhatWasPlanned) {
+  for (const SweepJob job : {SweepJob::train, SweepJob::eval}) {
+    folder_.write("under.yaml", "log: {every_steps: 3}\n");
+    SweepPlan sweep = plan(str("list: [{name: ", config::name_of(job), ", include: under.yaml}]\n"));
+    sweep.job = job;
+    folder_.write("under.yaml", "log: {every_steps: 4}\n");  // while earlier points would run
+    EXPECT_EQ(run_sweep(sweep, {program("cp point.yaml seen.yaml\n"), {}}), ExitCode::ok);
+    const std::filesystem::path folder = sweep.points[0].folder;
+    EXPECT_EQ(load_run(folder / "seen.yaml", {}).hash, sweep.points[0].config_hash);
+    EXPECT_EQ(state(sweep, 0).config_hash, sweep.points[0].config_hash);
+    // Training writes config.yaml itself; for the page of an evaluation it comes from the sweep.
+    EXPECT_EQ(std::filesystem::exists(folder / "config.yaml"), job == SweepJob::eval);
+  }
+}
+
+TEST_F(SweepRunnerTest, ARefusedCallLeavesTheRunningSweepAsItIs) {
+  const auto copies = program(
+      "[ $name = seed=1 ] && touch ../begun && while [ ! -e ../go ]; do sleep 0.01; done\n"
+      "cp point.yaml seen.yaml\n");
+  const SweepPlan running = plan("set: {train.steps: 5}\ngrid: {run.seed: [1, 2]}\n");
+  std::jthread sweep([&] { EXPECT_EQ(run_sweep(running, {copies, {}}), ExitCode::ok); });
+  while (!std::filesystem::exists(running.folder / "begun")) std::this_thread::yield();
+  try {
+    run_sweep(plan("set: {train.steps: 7}\ngrid: {run.seed: [1, 2]}\n"), {copies, {}});
+    ADD_FAILURE() << "two at once";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("another process runs the sweep"), std::string::npos) << error.what();
+  }
+  folder_.write("out/go", "");
+  sweep.join();
+  for (const SweepPoint& point : running.points) {
+    EXPECT_EQ(load_run(point.folder / "seen.yaml", {}).config.train.steps, 5) << point.name;
+    EXPECT_EQ(read_point_state(point.folder).config_hash, point.config_hash);
+  }
 }
 
 TEST_F(SweepRunnerTest, ExitCodesOfAStopAreInterruptions) {
