@@ -20,6 +20,10 @@ export PATH=$bundle:$PATH
 
 if [ $# -gt 0 ]; then exec "$@"; fi
 
+if ! python3 -c 'import torch; raise SystemExit(not torch.cuda.is_available())'; then
+  echo "run: no GPU that LibTorch can use, so there is nothing to test" >&2
+  exit 1
+fi
 passed=0 failed=()
 for test in "$bundle"/test_*; do
   name=$(basename "$test")

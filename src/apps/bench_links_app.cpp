@@ -37,7 +37,8 @@ ExitCode run_bench_links(const BenchLinksOptions& options, Communicator& ranks) 
 }  // namespace
 
 void add_bench_links(CLI::App& bench, AppContext& context) {
-  CLI::App* app = bench.add_subcommand("links", "Time the exchange of a bucket of gradients or weights among the ranks.");
+  CLI::App* app =
+      bench.add_subcommand("links", "Time the exchange of a bucket of gradients or weights among the ranks.");
   auto options = std::make_shared<BenchLinksOptions>();
   app->add_option("--bucket-mib", options->bench.bucket_mib, "fp32 numbers of a bucket, in MiB; bf16 ones are as many")
       ->capture_default_str()

@@ -8,6 +8,7 @@
 #include "apps/apps.h"
 #include "apps/ranks.h"
 #include "checkpoint/reader.h"
+#include "data/source_files.h"
 #include "dist/together.h"
 #include "eval/attention_label.h"
 #include "eval/perplexity.h"
@@ -115,9 +116,15 @@ json retrieve(const LoadedRun& run, RetrievalTask task, Communicator& ranks, Eva
   return result;
 }
 
-/// Names an evaluation: its settings, and the weights by the sizes and times of their files.
+/// Names an evaluation: its settings, and weights and text by the sizes and times of their files.
 std::string evaluation_key(const LoadedRun& run, const std::string& task) {
   std::string text = run.hash + task + build_info().commit;
+  if (const auto tokenizer = load_run_tokenizer(run.config)) text += tokenizer->hash();
+  for (const SourceConfig& source : run.config.eval.sources) {
+    for (const SourceFile& file : list_files(source)) {
+      text += str("\n", file.path.string(), " ", file.size_bytes, " ", file.modified_ns);
+    }
+  }
   for (const auto& entry : fs::directory_iterator(run.config.model.path)) {
     if (entry.path().extension() != ".safetensors") continue;
     text += str("\n", entry.path().filename().string(), " ", entry.file_size(), " ",

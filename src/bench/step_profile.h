@@ -25,7 +25,8 @@ struct StepProfile {
   double idle_ms = 0;        // within it, nothing running: launch gaps and waiting
   std::vector<Row> classes;  // products, attention, ..., by time
   std::vector<Row> kernels;  // by name, by time
-  // While other streams worked, the one that works most had nothing to do, or was held up: by what it did next, by time.
+  // While other streams worked, the one that works most had nothing to do, or was held up: by what it did next, by
+  // time.
   std::vector<Row> waits;
 };
 

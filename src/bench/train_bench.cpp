@@ -115,7 +115,8 @@ std::string profile_table(const StepProfile& profile) {
   for (size_t i = 0; i < std::min(kShown, profile.kernels.size()); ++i) row(profile.kernels[i]);
   constexpr size_t kWaits = 5;
   const size_t waits = std::min(kWaits, profile.waits.size());
-  if (waits > 0) text += "\nwaits for other streams, before:\n\n| what | calls | ms | share |\n| --- | --- | --- | --- |\n";
+  if (waits > 0)
+    text += "\nwaits for other streams, before:\n\n| what | calls | ms | share |\n| --- | --- | --- | --- |\n";
   for (size_t i = 0; i < waits; ++i) row(profile.waits[i]);
   return text;
 }

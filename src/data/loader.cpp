@@ -87,6 +87,11 @@ Loader::Worker::Worker(const DataConfig& config, std::shared_ptr<const Tokenizer
             "rows ", options.first_row, " to ", options.first_row + options.rows, " of a global batch of ",
             options.global_batch_size);
   if (config.sources.empty()) fail(ExitCode::config, "data.sources is empty: there is nothing to train on");
+  std::vector<std::vector<SourceFile>> files;
+  for (const SourceConfig& source : config.sources) {
+    files.push_back(list_files(source));
+    for (const SourceFile& file : files.back()) store_.check(file);
+  }
   const int64_t pieces = tokenizer_ ? tokenizer_->vocab_size() : 0;
   if (pieces > options.vocab_size) {
     fail(ExitCode::config, "the tokenizer has ", pieces, " pieces, more than the model's vocabulary of ",
@@ -100,11 +105,9 @@ Loader::Worker::Worker(const DataConfig& config, std::shared_ptr<const Tokenizer
   packing.eos_id =
       special_token("eos", config.eos, config.eos_id, tokenizer_ ? tokenizer_->eos_id() : -1, options.vocab_size);
   std::vector<std::unique_ptr<DocumentStream>> streams;
-  std::vector<std::vector<SourceFile>> files;
-  for (const SourceConfig& source : config.sources) {
-    files.push_back(list_files(source));
+  for (size_t i = 0; i < files.size(); ++i) {
     streams.push_back(
-        std::make_unique<DocumentStream>(source, files.back(), store_, options.seed, config.shuffle_tokens));
+        std::make_unique<DocumentStream>(config.sources[i], files[i], store_, options.seed, config.shuffle_tokens));
   }
   order_ = describe_order(config, files, tokenizer_.get(), options);
   packer_ = std::make_unique<Packer>(config, std::move(streams), packing);

@@ -42,9 +42,13 @@ std::filesystem::path TokenStore::shard_path(const SourceFile& file) const {
   return folder_ / (hash_hex(identity) + ".tokens");
 }
 
-std::shared_ptr<TokenFile> TokenStore::open(const SourceFile& file, const std::shared_ptr<TokenFile>& after) {
+void TokenStore::check(const SourceFile& file) const {
   DGA_CHECK_INPUT(!file.is_text() || tokenizer_, file.path.string(),
-                  " is text, which needs a sentencepiece model; set data.tokenizer");
+                  " is text, which needs a sentencepiece model; set data.tokenizer, or a model.path that has one");
+}
+
+std::shared_ptr<TokenFile> TokenStore::open(const SourceFile& file, const std::shared_ptr<TokenFile>& after) {
+  check(file);
   const std::lock_guard lock(mutex_);
   if (open_.size() > prune_at_) {
     std::erase_if(open_, [](const auto& entry) { return entry.second.expired(); });

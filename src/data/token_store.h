@@ -24,6 +24,8 @@ class TokenStore {
   TokenStore(const TokenStore&) = delete;
   TokenStore& operator=(const TokenStore&) = delete;
 
+  /// Throws an input error for a text where there is no tokenizer.
+  void check(const SourceFile& file) const;
   /// If the file has to be tokenised, that begins once `after` (which may be null) is done.
   std::shared_ptr<TokenFile> open(const SourceFile& file, const std::shared_ptr<TokenFile>& after = nullptr);
   /// Ends all work and makes all waits throw Stopped.

@@ -84,7 +84,8 @@ void require_shared_folder(Communicator& ranks, const std::filesystem::path& fol
   std::filesystem::path token;
   run_on_first(ranks, "shared folder/make", [&] {
     std::filesystem::create_directories(folder);
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) {  // of a rank that ended before it cleaned up
+    for (const auto& entry :
+         std::filesystem::directory_iterator(folder)) {  // of a rank that ended before it cleaned up
       if (entry.path().filename().string().starts_with(kSharedToken)) std::filesystem::remove(entry.path());
     }
     token = folder / str(kSharedToken, std::random_device()());

@@ -42,7 +42,8 @@ class Communicator {
   virtual void set_time_limit(std::chrono::seconds) {}
 
   /// Zeros [count] for what collectives read and write in every step, as all weights: among GPUs of one host in memory
-  /// that copy engines move, while the multiprocessors compute. All ranks call it in the same order with the same count.
+  /// that copy engines move, while the multiprocessors compute. All ranks call it in the same order with the same
+  /// count.
   virtual at::Tensor allocate(int64_t count, const at::TensorOptions& options);
   /// Bytes that allocate() and the collectives have taken on the device beside LibTorch's allocator.
   virtual int64_t allocated_bytes() const { return 0; }

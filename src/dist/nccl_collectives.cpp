@@ -103,8 +103,9 @@ class NcclMemory {
       result = ncclMemAlloc(&address_, bytes);
     }
     if (result != ncclSuccess) {
-      fail(ExitCode::failure, "no ", bytes >> 20, " MiB of GPU memory for what the ranks exchange: NCCL: ",
-           ncclGetErrorString(result), ", ", ncclGetLastError(nullptr));
+      fail(ExitCode::failure, "no ", bytes >> 20,
+           " MiB of GPU memory for what the ranks exchange: NCCL: ", ncclGetErrorString(result), ", ",
+           ncclGetLastError(nullptr));
     }
     const int64_t number = state_->board.begin("the registration of memory");
     {

@@ -190,9 +190,7 @@ ExitCode run_sweep(const SweepPlan& plan, const SweepOptions& options) {
   });
   Runner(plan, options).run();
   options.on_first("sweep/end", [&] { write_sweep_results(plan); });
-  if (const int signal = stop_signal(); signal != 0) {
-    return signal == SIGINT ? ExitCode::interrupted : ExitCode::terminated;
-  }
+  if (const int signal = stop_signal(); signal != 0) return stop_code(signal);
   for (size_t i = 0; i < plan.points.size(); ++i) {
     const bool counts = options.share.index == 0 || options.share.has(static_cast<int64_t>(i));
     if (counts && is_due(plan.points[i])) return ExitCode::failure;

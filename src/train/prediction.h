@@ -25,8 +25,8 @@ struct DeviceRates {
   double importance;          // FLOP/s of finding focal tokens
   double memory;              // bytes/s, read and written together
   double host_link;           // bytes/s to pinned host memory, each way
-  // Bytes/s each way of a GPU to those of its host (docs/benchmarks/train_gpus_h100.md). Not measured: bytes/s of a host
-  // to others, 80 % of eight adapters of 400 Gbit/s, and what a step of a ring through all GPUs takes by itself.
+  // Bytes/s each way of a GPU to those of its host (docs/benchmarks/train_gpus_h100.md). Not measured: bytes/s of a
+  // host to others, 80 % of eight adapters of 400 Gbit/s, and what a step of a ring through all GPUs takes by itself.
   double gpu_link = 245e9;
   double network = 320e9;
   double ring_step_s = 5e-6;

@@ -302,10 +302,10 @@ void Trainer::require_finite(const PendingStep& step) const {
   for (const std::string& text : ranks_.exchange(str("not finite/step-", record.step), own)) {
     if (!text.empty()) documents += " " + text;
   }
-  const std::string what = bad ? str("the loss is ", bad->value)
-                               : str("the gradient norm is ", record.grad_norm, " at loss ", record.loss);
-  fail(ExitCode::numerics, "step ", record.step, ": ", what, "; no weight has changed since step ", record.step - 1, ".",
-       documents);
+  const std::string what =
+      bad ? str("the loss is ", bad->value) : str("the gradient norm is ", record.grad_norm, " at loss ", record.loss);
+  fail(ExitCode::numerics, "step ", record.step, ": ", what, "; no weight has changed since step ", record.step - 1,
+       ".", documents);
 }
 
 /// What introduces the documents of this rank's rows.

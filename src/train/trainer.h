@@ -111,7 +111,7 @@ class Trainer {
   BackgroundWriter writer_;
   std::optional<HeldOutEvaluation> held_out_;
   FlopCounter flops_;
-  int64_t launched_ = 0;  // steps that the device was given; state_.step of them are complete
+  int64_t launched_ = 0;           // steps that the device was given; state_.step of them are complete
   std::optional<DeviceMark> end_;  // of the step that was launched last, while it is under way
   int64_t saved_step_ = -1;
   int signal_ = 0;  // that reached any rank, as of the last step that is complete

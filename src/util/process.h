@@ -10,7 +10,8 @@
 namespace dga {
 
 /// A child process that does not outlive this one: it gets SIGTERM when the thread that made it ends, and so when this
-/// process ends, however that happens. It is in a process group of its own, so that Ctrl-C in the terminal reaches this process alone, which passes it on once.
+/// process ends, however that happens. It is in a process group of its own, so that Ctrl-C in the terminal reaches this
+/// process alone, which passes it on once.
 class ChildProcess {
  public:
   /// Starts words[0] with `environment` ("NAME=value") added to that of this process; stdout and stderr go to the end

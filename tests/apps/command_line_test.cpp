@@ -8,8 +8,8 @@ namespace {
 
 using CommandLine = ProgramTest;
 
-constexpr const char* kSubcommands[] = {"train",  "eval",  "score",  "generate", "tokenize", "export", "import",
-                                        "config", "sweep", "report", "bench",    "info"};
+constexpr const char* kSubcommands[] = {"train",  "eval",   "score", "generate", "tokenize", "export",
+                                        "import", "config", "sweep", "report",   "bench",    "info"};
 
 TEST_F(CommandLine, HelpNamesEverySubcommand) {
   const Finished help = run("--help");

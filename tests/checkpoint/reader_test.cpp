@@ -72,7 +72,8 @@ TEST(NewestCompleteCheckpoint, AForeignFileCostsNoSteps) {
       ADD_FAILURE() << name << " was not refused";
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::input);
-      EXPECT_EQ(error.what(), (root.path() / "step-6" / name).string() + " does not belong to the checkpoint; remove it");
+      EXPECT_EQ(error.what(),
+                (root.path() / "step-6" / name).string() + " does not belong to the checkpoint; remove it");
     }
     fs::remove(root.path() / "step-6" / name);
   }

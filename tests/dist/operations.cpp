@@ -74,7 +74,8 @@ void check_widened_sum(Communicator& ranks, const at::Tensor& whole) {
   whole.copy_(input(rank, count * world, whole.options()).mul_(4));
   const at::Tensor before = whole.clone(), part = at::zeros({count}, whole.options().dtype(at::kFloat));
   ranks.reduce_scatter(part, whole)->wait();
-  compare(part, "reduce_scatter of bf16 into", [&](int64_t i) { return 4 * combined(world, rank * count + i, Reduction::sum); });
+  compare(part, "reduce_scatter of bf16 into",
+          [&](int64_t i) { return 4 * combined(world, rank * count + i, Reduction::sum); });
   require(whole.equal(before), "reduce_scatter changed its input");
 }
 

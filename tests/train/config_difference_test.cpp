@@ -60,11 +60,14 @@ TEST(ConfigDifference, RefusesWhatChangesTheNumbers) {
   EXPECT_THROW(change([](RunConfig& c) { c.model.hidden_size = 8; }), Error);
   EXPECT_THROW(change([](RunConfig& c) { c.run.seed = 8; }), Error);
   EXPECT_THROW(change([](RunConfig& c) { c.train.trainable = {"*norm*"}; }), Error);
+  EXPECT_THROW(change([](RunConfig& c) { c.parallel.reduce = ReduceType::bf16; }), Error);
 
   EXPECT_EQ(change([](RunConfig& c) { c.train.steps = 5000; }).size(), 1U);
   EXPECT_EQ(change([](RunConfig& c) { c.log.every_steps = 1; }).size(), 1U);
   EXPECT_EQ(change([](RunConfig& c) { c.checkpoint.keep_every = 100; }).size(), 1U);
   EXPECT_EQ(change([](RunConfig& c) { c.eval.every_steps = 50; }).size(), 1U);
+  EXPECT_EQ(change([](RunConfig& c) { c.parallel.shard = ShardLevel::none; }).size(), 1U);
+  EXPECT_EQ(change([](RunConfig& c) { c.attention.keep_lists = false; }).size(), 1U);
   EXPECT_EQ(change([](RunConfig& c) { c.data.skip = {{10, 20}}; }).size(), 2U);
   EXPECT_EQ(change([](RunConfig& c) { c.train.skip_outliers.factor = 4; }).size(), 1U);
   EXPECT_TRUE(change([](RunConfig&) {}).empty());

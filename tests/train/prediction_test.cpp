@@ -210,8 +210,7 @@ TEST(Prediction, SeveralGpusByHand) {
   one.gpu_link = 0.001;
   const PredictedTime slow = predict_time(config, small_model(), one, 4);
   const double computed = slow.products + slow.attention + slow.pointwise, sums = parameters * 2 * 0.75 / 0.001;
-  EXPECT_NEAR(slow.exchange,
-              sums - computed * 2 / 3 + parameters / 4 * 12 + weights / 0.001 - update - computed / 3,
+  EXPECT_NEAR(slow.exchange, sums - computed * 2 / 3 + parameters / 4 * 12 + weights / 0.001 - update - computed / 3,
               1e-6 * slow.exchange);
   one.gpu_link = 2;
   config.train.global_batch_size = 16;
