@@ -108,7 +108,7 @@ TEST_F(SharedWork, ARunGoesOnAtAnyNumberOfRanks) {
 
 TEST_F(SharedWork, ACheckpointFolderIsExportedAsARunIs) {
   train(1, {});
-  for (const std::string source : {run_folder().string(), model()}) {
+  for (const std::string& source : {run_folder().string(), model()}) {
     start_program(1, {"export", source, "--output", file("hf")}, {});
     expect_end(1);
     EXPECT_TRUE(fs::exists(file("hf/model.safetensors"))) << text(0);

@@ -62,7 +62,8 @@ TEST(AttentionConfig, RefusesContradictionsAndRanges) {
                                              {"kind=full", "backend=sdpa", "layers=[{layers: \"1\", kind: dga}]"},
                                              {"kind=dga", "selection=causal", "complementary=false"},
                                              {"kind=streaming", "backend=sdpa"},
-                                             {"layers=[{layers: \"1\", kind: longformer}]", "backend=kernel"},
+                                             {"layers=[{layers: \"1\", kind: lm_infinite}]", "backend=kernel"},
+                                             {"kind=streaming", "sink_positions=cache", "backend=kernel"},
                                              {"kind=lm_infinite", "window=0"},
                                              {"layers=[{layers: \"3-1\", kind: dga}]"},
                                              {"group_size=0"},
@@ -75,6 +76,7 @@ TEST(AttentionConfig, RefusesContradictionsAndRanges) {
     EXPECT_THROW(loaded(bad), Error) << bad.back();
   }
   EXPECT_EQ(loaded({"kind=dga", "selection=causal", "block_size=1", "local_blocks=0"}).local_blocks, 0);
+  for (const char* kind : {"kind=streaming", "kind=longformer"}) EXPECT_NO_THROW(loaded({kind, "backend=kernel"}));
 }
 
 TEST(FocalCount, IsTheCeilingOfTheDoubleProduct) {
