@@ -120,7 +120,8 @@ json retrieve(const LoadedRun& run, RetrievalTask task, Communicator& ranks, Eva
 std::string evaluation_key(const LoadedRun& run, const std::string& task) {
   std::string text = run.hash + task + build_info().commit;
   if (const auto tokenizer = load_run_tokenizer(run.config)) text += tokenizer->hash();
-  for (const SourceConfig& source : run.config.eval.sources) {
+  const bool reads_text = task == kPerplexity;  // prompts are made
+  for (const SourceConfig& source : reads_text ? run.config.eval.sources : std::vector<SourceConfig>()) {
     for (const SourceFile& file : list_files(source)) {
       text += str("\n", file.path.string(), " ", file.size_bytes, " ", file.modified_ns);
     }

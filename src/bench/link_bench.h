@@ -17,7 +17,7 @@ struct LinkBenchOptions {
 };
 
 struct LinkBenchRow {
-  std::string operation;   // "reduce_scatter bf16 into fp32"
+  std::string operation;   // "reduce_scatter, bf16 into fp32"
   int64_t sent_bytes = 0;  // by each rank, and as many received
   double seconds = 0;      // of one, with the sums; the mean
   double rate() const { return static_cast<double>(sent_bytes) / seconds; }

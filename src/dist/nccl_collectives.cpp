@@ -125,12 +125,15 @@ class NcclMemory {
   /// In a run that has failed the device may hang in a collective; the memory goes with the process.
   ~NcclMemory() {
     if (state_->board.failure()) return;
-    const c10::cuda::CUDAGuard guard(state_->device);
-    cudaDeviceSynchronize();  // its last users
-    const std::lock_guard lock(state_->mutex);
-    if (window_ != nullptr && state_->comm != nullptr) ncclCommWindowDeregister(state_->comm, window_);
-    ncclMemFree(address_);
-    state_->allocated_bytes -= static_cast<int64_t>(bytes_);
+    try {
+      const c10::cuda::CUDAGuard guard(state_->device);
+      cudaDeviceSynchronize();  // its last users
+      const std::lock_guard lock(state_->mutex);
+      if (window_ != nullptr && state_->comm != nullptr) ncclCommWindowDeregister(state_->comm, window_);
+      ncclMemFree(address_);
+      state_->allocated_bytes -= static_cast<int64_t>(bytes_);
+    } catch (const std::exception&) {  // the device has failed
+    }
   }
   void* address() const { return address_; }
 
