@@ -5,12 +5,14 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <csignal>
 #include <cstring>
 #include <fstream>
 
 #include "evaluate_alone.h"
 #include "util/error.h"
 #include "util/file.h"
+#include "util/signals.h"
 
 namespace dga {
 namespace {
@@ -135,6 +137,26 @@ TEST_F(ScoreFile, TextIsTokenisedWithoutBosAndEos) {
 
   std::ofstream(folder_ / "empty.txt").flush();
   error_of([&] { ScoreInput(folder_ / "empty.txt", tokenizer); }, ExitCode::input);
+}
+
+TEST_F(ScoreFile, ASignalEndsItWithoutOutput) {
+  const fs::path input = write_bin<uint16_t>("a.u16", {1, 2, 3, 4, 5, 6, 7, 8});
+  const auto stop_in_the_first_pass = [&] {
+    install_stop_signals();
+    int passes = 0;
+    const WindowScorer scorer = [&](const WindowBatch& batch) {
+      if (++passes == 1) raise(SIGTERM);
+      return score_pairs(batch);
+    };
+    try {
+      score_file(scorer, ScoreInput(input), {2, 2, 100}, {alone()}, folder_ / "out.f32");
+    } catch (const Error& error) {
+      std::_Exit(error.code() == ExitCode::terminated && passes == 1 ? 7 : 1);
+    }
+    std::_Exit(0);
+  };
+  EXPECT_EXIT(stop_in_the_first_pass(), ::testing::ExitedWithCode(7), "");
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);  // the input
 }
 
 TEST_F(ScoreFile, TokensBeyondTheVocabularyLeaveNoOutput) {
