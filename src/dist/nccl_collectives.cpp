@@ -15,6 +15,7 @@
 
 #include "dist/collectives.h"
 #include "dist/rank_group.h"
+#include "kernels/sum_parts.h"
 #include "util/error.h"
 #include "util/log.h"
 
@@ -247,19 +248,21 @@ class NcclCollectives final : public Collectives {
       received_ = allocate(input.numel(), input.options());
     }
     return begin("reduce_scatter", {output, input}, [&](ncclComm_t comm, cudaStream_t stream) {
-      const at::NoGradGuard no_grad;
-      const c10::cuda::CUDAStreamGuard guard(state_->stream);
       const auto count = static_cast<size_t>(output.numel());
       if (!one_host) {
+        const at::NoGradGuard no_grad;
+        const c10::cuda::CUDAStreamGuard guard(state_->stream);
         const at::Tensor wide = input.to(output.scalar_type());
         return ncclReduceScatter(wide.data_ptr(), output.data_ptr(), count, nccl_type(output), ncclSum, comm, stream);
       }
-      const at::Tensor parts = received_.narrow(0, 0, input.numel()).view({ranks_.world_size(), output.numel()});
       const ncclResult_t result =
-          ncclAlltoAll(input.data_ptr(), parts.data_ptr(), count, nccl_type(input), comm, stream);
+          ncclAlltoAll(input.data_ptr(), received_.data_ptr(), count, nccl_type(input), comm, stream);
       if (result == ncclSuccess) {
-        at::Tensor sum = output.view({-1});
-        at::sum_out(sum, parts, 0, /*keepdim=*/false, output.scalar_type());
+        kernels::sum_parts({.parts = received_.data_ptr(),
+                            .part_count = ranks_.world_size(),
+                            .count = output.numel(),
+                            .sum = output.data_ptr<float>()},
+                           stream);
       }
       return result;
     });
