@@ -42,7 +42,7 @@ constexpr int kGroupArrivals = 1;
 /// Called by each of them; `thread` is its number, modulo kThreads.
 template <int kThreads>
 __device__ __forceinline__ void barrier_arrive_together(uint64_t* barrier, int thread) {
-  if (kGroupArrivals < kThreads >> 1 || thread % kThreads == 0) barrier_arrive(barrier);
+  if ((kGroupArrivals<kThreads>) != 1 || thread % kThreads == 0) barrier_arrive(barrier);
 }
 __device__ __forceinline__ void barrier_arrive_expect_bytes(uint64_t* barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
